@@ -1,0 +1,101 @@
+"""Settings of each stage, with the paper's defaults; every fault is found at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from bye_audit.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FinetuneConfig:
+    """How the provisional adapter is trained (paper, appendix A.2)."""
+
+    epochs: float = 3.0
+    """Passes over the data."""
+    learning_rate: float = 2e-4
+    """Peak rate of AdamW, falling linearly to zero."""
+    batch_size: int = 16
+    """Samples an optimiser step, over all devices."""
+    micro_batch_size: int | None = None
+    """Samples a forward pass; the rest is accumulated. None: the whole batch."""
+    lora_rank: int = 16
+    lora_alpha: int = 32
+    lora_dropout: float = 0.0
+    warmup_ratio: float = 0.03
+    train_projector: bool = True
+    """Train the projector between vision tower and decoder whole, as LLaVA does."""
+    max_length: int = 2048
+    """Longest tokenised conversation; longer ones are left out of training and counted."""
+    seed: int = 0
+    checkpoint_seconds: float = 600.0
+    """Least time between two checkpoints."""
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot train."""
+        _check(
+            {
+                "--epochs must be above 0": self.epochs > 0,
+                "--learning-rate must be above 0": self.learning_rate > 0,
+                "--batch-size must be at least 1": self.batch_size >= 1,
+                "--micro-batch-size must divide --batch-size": self.micro_batch_size is None
+                or (self.micro_batch_size >= 1 and self.batch_size % self.micro_batch_size == 0),
+                "--lora-rank must be at least 1": self.lora_rank >= 1,
+                "--lora-alpha must be at least 1": self.lora_alpha >= 1,
+                "--warmup-ratio must be in [0, 1)": 0 <= self.warmup_ratio < 1,
+                "--max-length must be at least 16": self.max_length >= 16,
+            }
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScoreConfig:
+    """How samples are scored."""
+
+    batch_size: int | None = None
+    """Samples a forward pass. None: 1 on CPU where lengths differ, 16 elsewhere."""
+    plausibility: bool = True
+    """Also store the log-likelihood of each answer with and without the adapter."""
+    commit_seconds: float = 60.0
+    """Least time between two commits: at most this much work is lost in a crash."""
+    retry_errors: bool = False
+    """Score samples again whose last attempt failed."""
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot score."""
+        _check(
+            {
+                "--batch-size must be at least 1": self.batch_size is None or self.batch_size >= 1,
+                "--commit-seconds must be above 0": self.commit_seconds > 0,
+            }
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DetectConfig:
+    """How scores become suspicion (paper, section 4.2 and 4.3, with our guards)."""
+
+    bsi_threshold: float = 2.0
+    """Least Bimodal Separation Index of a sensitive layer (tau_bsi)."""
+    max_removed_share: float = 0.4
+    """Largest share of the scored samples that may be removed; above it nothing is."""
+    min_samples: int = 20
+    """Fewest scored samples a mixture is fitted to."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse settings without meaning."""
+        _check(
+            {
+                "--bsi-threshold must be at least 0": self.bsi_threshold >= 0,
+                "--max-removed-share must be in (0, 0.5]": 0 < self.max_removed_share <= 0.5,
+                "--min-samples must be at least 4": self.min_samples >= 4,
+            }
+        )
+
+
+def _check(rules: Mapping[str, bool]) -> None:
+    broken = [rule for rule, holds in rules.items() if not holds]
+    if broken:
+        raise ConfigError("; ".join(broken) + ".", hint="See the command's --help for its ranges.")

@@ -1,0 +1,215 @@
+"""Names, units and Arrow types of everything stored: the only place that spells a column."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SCHEMA_VERSION = 1
+SCHEMA_VERSION_KEY = "bye_audit.schema_version"
+
+SAMPLES = "samples"
+IMAGES = "images"
+QUARANTINE = "quarantine"
+HEAD_SCORES = "head_scores"
+RUNS = "runs"
+TABLES = (SAMPLES, IMAGES, QUARANTINE, HEAD_SCORES, RUNS)
+
+IMAGE_PLACEHOLDER = "<image>"
+
+
+class ScoreStatus(StrEnum):
+    """What became of a sample in ``score``; null means it is still to do."""
+
+    OK = "ok"
+    NOT_SCORABLE = "not_scorable"
+    ERROR = "error"
+
+
+class Verdict(StrEnum):
+    """What ``filter`` decided for one sample."""
+
+    KEEP = "keep"
+    REMOVE = "remove"
+    NOT_SCORED = "not_scored"
+
+
+class Decision(StrEnum):
+    """What ``filter`` says of the whole dataset."""
+
+    NO_EVIDENCE = "no_evidence"
+    INCONCLUSIVE = "inconclusive"
+    POISON_SUSPECTED = "poison_suspected"
+
+
+class Reason(StrEnum):
+    """Why a sample has its verdict."""
+
+    LOW_ENTROPY = "low_attention_entropy"
+    IMPLAUSIBLE_ANSWER = "implausible_answer"
+    NOT_SUSPICIOUS = "not_suspicious"
+    NO_DECISION = "dataset_decision_removes_nothing"
+    NOT_SCORABLE = "not_scorable"
+    SCORE_ERROR = "score_error"
+
+
+class QuarantineCode(StrEnum):
+    """Why a source record could not become a sample."""
+
+    BAD_JSON = "bad_json"
+    NOT_AN_OBJECT = "not_an_object"
+    BAD_CONVERSATION = "bad_conversation"
+    BAD_IMAGE_FIELD = "bad_image_field"
+    IMAGE_MISSING = "image_missing"
+    IMAGE_EMPTY = "image_empty"
+    IMAGE_UNDECODABLE = "image_undecodable"
+    IMAGE_REMOTE = "image_remote"
+    DECOMPRESSION_BOMB = "decompression_bomb"
+    PATH_ESCAPES_ROOT = "path_escapes_root"
+    BAD_BASE64 = "bad_base64"
+    PLACEHOLDER_MISMATCH = "placeholder_mismatch"
+
+
+def entropy_column(layer: int) -> str:
+    """Name of the column with one decoder layer's attention entropy, in nats."""
+    return f"entropy_{layer:02d}"
+
+
+def image_mass_column(layer: int) -> str:
+    """Name of the column with one layer's share of attention on image tokens, in [0, 1]."""
+    return f"image_mass_{layer:02d}"
+
+
+ENTROPY_PREFIX = "entropy_"
+IMAGE_MASS_PREFIX = "image_mass_"
+SCORE_COLUMNS = ("score_status", "score_error", "score_run")
+VERDICT_COLUMNS = ("verdict", "reason", "suspicion", "filter_run")
+
+
+def message_type() -> pa.DataType:
+    """One turn of a conversation; ``role`` is system, user or assistant."""
+    import pyarrow as pa
+
+    return pa.struct([pa.field("role", pa.string()), pa.field("content", pa.string())])
+
+
+def samples_schema() -> pa.Schema:
+    """Columns every sample has after ingest; later stages add theirs, null until filled."""
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            pa.field("sample_id", pa.string(), nullable=False),
+            pa.field("source", pa.string(), nullable=False),
+            pa.field("source_row", pa.int64(), nullable=False),
+            pa.field("source_id", pa.string()),
+            pa.field("split", pa.string()),
+            pa.field("messages", pa.list_(message_type()), nullable=False),
+            pa.field("images", pa.list_(pa.string()), nullable=False),
+            pa.field("raw", pa.large_binary(), nullable=False),
+        ],
+        metadata={SCHEMA_VERSION_KEY: str(SCHEMA_VERSION)},
+    )
+
+
+def images_schema() -> pa.Schema:
+    """Images stored once by the sha256 of their own bytes."""
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            pa.field("sha256", pa.string(), nullable=False),
+            pa.field("image", pa.large_binary(), nullable=False),
+            pa.field("format", pa.string(), nullable=False),
+            pa.field("width", pa.int32(), nullable=False),
+            pa.field("height", pa.int32(), nullable=False),
+        ],
+        metadata={SCHEMA_VERSION_KEY: str(SCHEMA_VERSION)},
+    )
+
+
+def quarantine_schema() -> pa.Schema:
+    """Source records that could not become samples, with the reason."""
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            pa.field("source", pa.string(), nullable=False),
+            pa.field("source_row", pa.int64(), nullable=False),
+            pa.field("code", pa.string(), nullable=False),
+            pa.field("detail", pa.string(), nullable=False),
+            pa.field("raw", pa.large_binary()),
+        ],
+        metadata={SCHEMA_VERSION_KEY: str(SCHEMA_VERSION)},
+    )
+
+
+def head_scores_schema() -> pa.Schema:
+    """Per-head statistics of one score run, layer-major lists of layers x heads values.
+
+    Nulls inside a list stand for a head that gives the image no attention at all.
+    """
+    import pyarrow as pa
+
+    values = pa.list_(pa.float16())
+    return pa.schema(
+        [
+            pa.field("sample_id", pa.string(), nullable=False),
+            pa.field("score_run", pa.string(), nullable=False),
+            pa.field("num_layers", pa.int32(), nullable=False),
+            pa.field("num_heads", pa.int32(), nullable=False),
+            pa.field("num_image_tokens", pa.int32(), nullable=False),
+            pa.field("image_entropy", values, nullable=False),
+            pa.field("system_mass", values, nullable=False),
+            pa.field("image_mass", values, nullable=False),
+            pa.field("text_mass", values, nullable=False),
+        ],
+        metadata={SCHEMA_VERSION_KEY: str(SCHEMA_VERSION)},
+    )
+
+
+def runs_schema() -> pa.Schema:
+    """One row a finished stage: what ran, on what, with which settings and outcome."""
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            pa.field("run_id", pa.string(), nullable=False),
+            pa.field("stage", pa.string(), nullable=False),
+            pa.field("finished_at", pa.string(), nullable=False),
+            pa.field("record", pa.string(), nullable=False),
+        ],
+        metadata={SCHEMA_VERSION_KEY: str(SCHEMA_VERSION)},
+    )
+
+
+def score_fields(num_layers: int, metadata: dict[str, str]) -> list[pa.Field]:
+    """Columns ``score`` adds to ``samples``; each entropy column names its layer and run."""
+    import pyarrow as pa
+
+    fields = [pa.field(name, pa.string()) for name in SCORE_COLUMNS]
+    fields.append(pa.field("num_image_tokens", pa.int32()))
+    for make_name in (entropy_column, image_mass_column):
+        fields += [
+            pa.field(
+                make_name(layer), pa.float32(), metadata={**metadata, "layer": str(layer)}
+            )
+            for layer in range(num_layers)
+        ]
+    fields += [pa.field("answer_logp", pa.float32()), pa.field("answer_logp_base", pa.float32())]
+    return fields
+
+
+def verdict_fields() -> list[pa.Field]:
+    """Columns ``filter`` adds to ``samples``; ``suspicion`` is in [0, 1], higher is worse."""
+    import pyarrow as pa
+
+    return [
+        pa.field("verdict", pa.string()),
+        pa.field("reason", pa.string()),
+        pa.field("suspicion", pa.float32()),
+        pa.field("filter_run", pa.string()),
+    ]

@@ -1,0 +1,117 @@
+"""Train the embedded model from nothing: ``python -m training.train_mini --out DIR``.
+
+The vision tower has a dense side task while it trains (which shape and colour covers each patch),
+which shortens the plateau before colour and shape are bound; the side head is thrown away.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+from transformers import LlavaForConditionalGeneration
+
+from training.architecture import build_model, build_processor, build_tokenizer
+from training.batches import IGNORED_LABEL, SHAPE_COLOR_CLASSES, PackedBatch, PackedScenes
+
+
+def main() -> None:
+    """Read the command line, train, save."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=8000)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--learning-rate", type=float, default=1.5e-3)
+    parser.add_argument("--num-heads", type=int, default=1)
+    parser.add_argument("--num-layers", type=int, default=8)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(options.seed)
+    train(options)
+
+
+def train(options: argparse.Namespace) -> None:
+    """Run every step, printing a JSON line each hundred, and save the model folder at the end."""
+    tokenizer = build_tokenizer()
+    model = build_model(tokenizer, num_heads=options.num_heads, num_layers=options.num_layers)
+    patch_head = nn.Linear(model.config.vision_config.hidden_size, SHAPE_COLOR_CLASSES)
+    parameters = [*model.parameters(), *patch_head.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=options.learning_rate, weight_decay=0.01, betas=(0.9, 0.98))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, options.learning_rate, total_steps=options.steps, pct_start=0.05, anneal_strategy="linear"
+    )
+    data = PackedScenes(tokenizer, seed=options.seed, batch_size=options.batch_size)
+    batches = iter(DataLoader(data, batch_size=None, num_workers=1, prefetch_factor=4))
+    started, totals = time.monotonic(), torch.zeros(3)
+    for step in range(1, options.steps + 1):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            language, patches, correct = losses(model, patch_head, next(batches))
+        optimizer.zero_grad(set_to_none=True)
+        (language + patches).backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        schedule.step()
+        totals += torch.tensor([language.item(), patches.item(), correct.item()])
+        if step % 100 == 0:
+            mean = (totals / 100).tolist()
+            print(
+                json.dumps(
+                    {
+                        "step": step,
+                        "answer_loss": round(mean[0], 4),
+                        "patch_loss": round(mean[1], 4),
+                        "answer_token_accuracy": round(mean[2], 4),
+                        "seconds": round(time.monotonic() - started),
+                    }
+                ),
+                flush=True,
+            )
+            totals.zero_()
+        if step % 1000 == 0 or step == options.steps:
+            model.save_pretrained(options.out)
+            build_processor(tokenizer).save_pretrained(options.out)
+
+
+def losses(
+    model: LlavaForConditionalGeneration, patch_head: nn.Linear, batch: PackedBatch
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Answer loss, patch loss and the share of answer tokens predicted right."""
+    inner = model.model
+    features_BPD = inner.vision_tower(batch.pixels).last_hidden_state[:, 1:]
+    patches = F.cross_entropy(patch_head(features_BPD).flatten(0, 1), batch.patch_class_BP.flatten())
+    embeds_BSD = inner.get_input_embeddings()(batch.input_ids_BS)
+    image_BS = batch.input_ids_BS == model.config.image_token_index
+    projected = inner.multi_modal_projector(features_BPD).to(embeds_BSD.dtype)
+    embeds_BSD = embeds_BSD.masked_scatter(image_BS[..., None], projected)
+    hidden_BSD = inner.language_model(
+        inputs_embeds=embeds_BSD,
+        attention_mask=segment_mask(batch.segment_BS),
+        position_ids=batch.position_ids_BS,
+        use_cache=False,
+    ).last_hidden_state
+    targets = batch.labels_BS[:, 1:]
+    chosen = targets != IGNORED_LABEL
+    logits = model.lm_head(hidden_BSD[:, :-1][chosen])
+    answer = F.cross_entropy(logits, targets[chosen])
+    correct = (logits.argmax(-1) == targets[chosen]).float().mean()
+    return answer, patches, correct
+
+
+def segment_mask(segment_BS: Tensor) -> Tensor:
+    """(B, 1, S, S) booleans: causal, own segment and the shared prefix only."""
+    same = segment_BS[:, :, None] == segment_BS[:, None, :]
+    prefix = segment_BS[:, None, :] == 0
+    causal = torch.ones(segment_BS.shape[1], segment_BS.shape[1], dtype=torch.bool).tril()
+    return ((same | prefix) & causal)[:, None]
+
+
+if __name__ == "__main__":
+    main()
