@@ -1,0 +1,1 @@
+"""Backdoor attacks with known ground truth, for measuring detection; knows no storage, no model."""
