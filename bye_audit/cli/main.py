@@ -1,0 +1,294 @@
+"""The commands, in the order in which they are used."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+import bye_audit as package
+from bye_audit.cli import options as shared
+from bye_audit.cli import output
+from bye_audit.cli.group import AuditGroup
+from bye_audit.cli.progress import make_progress
+from bye_audit.config import DetectConfig, FinetuneConfig, ScoreConfig
+from bye_audit.schema import Decision
+
+
+@click.group(cls=AuditGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package.__version__, prog_name="bye-audit")
+def bye_audit() -> None:
+    """Find backdoor poison in image-and-conversation data.
+
+    AUDIT is a folder that holds everything known about a dataset. Every stage can be stopped and
+    run again: it does what is missing and nothing twice. 'bye-audit demo' shows the whole job on
+    data and a model that come with the package.
+    """
+    # Their remarks and bars would tear ours apart; a user who wants them sets these.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+@bye_audit.command()
+@shared.audit_argument
+@shared.sources_argument
+@shared.source_options
+@shared.json_option
+def ingest(audit: str, sources: tuple[str, ...], as_json: bool, **options: Any) -> None:
+    """Read SOURCE files or folders into AUDIT."""
+    summary = _open(audit).ingest(*sources, **options).ingested
+    assert summary is not None
+    if as_json:
+        output.show_json(summary)
+        return
+    output.show(output.describe_ingest(summary))
+    _next(f"bye-audit finetune {audit} --model MODEL")
+
+
+@bye_audit.command()
+@shared.audit_argument
+@shared.model_option(required=True)
+@shared.finetune_options
+@shared.trust_option
+@shared.json_option
+def finetune(
+    audit: str, model: str, trust_remote_code: bool, as_json: bool, **options: Any
+) -> None:
+    """Train the provisional adapter on the suspect data."""
+    config = shared.take_config(FinetuneConfig, options)
+    result = _open(audit).finetune(model, config, trust_remote_code=trust_remote_code).finetuned
+    assert result is not None
+    if as_json:
+        output.show_json(result)
+        return
+    output.show(output.describe_finetune(result))
+    _next(f"bye-audit score {audit}")
+
+
+@bye_audit.command()
+@shared.audit_argument
+@shared.model_option(required=False)
+@click.option(
+    "--adapter",
+    type=click.Path(file_okay=False),
+    help="Folder of the provisional adapter. Default: that of the last finetune.",
+)
+@click.option("--batch-size", type=int, help="Samples a forward pass.")
+@click.option(
+    "--plausibility/--no-plausibility",
+    default=True,
+    show_default=True,
+    help="Also store how likely each answer is with and without the adapter.",
+)
+@click.option("--retry-errors", is_flag=True, help="Score samples again that failed before.")
+@click.option("--restart", is_flag=True, help="Drop the scores of another model or adapter.")
+@shared.trust_option
+@shared.json_option
+def score(
+    audit: str,
+    model: str | None,
+    adapter: str | None,
+    restart: bool,
+    trust_remote_code: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Measure every sample with the provisional model."""
+    config = shared.take_config(ScoreConfig, options)
+    summary = (
+        _open(audit)
+        .score(model, adapter, config, restart=restart, trust_remote_code=trust_remote_code)
+        .scored
+    )
+    assert summary is not None
+    if as_json:
+        output.show_json(summary)
+        return
+    output.show(output.describe_score(summary))
+    _next(f"bye-audit profile {audit}")
+
+
+@bye_audit.command()
+@shared.audit_argument
+@shared.detect_options
+@shared.json_option
+def profile(audit: str, as_json: bool, **options: Any) -> None:
+    """Measure how bimodal each layer is."""
+    profiles = _open(audit).profile(shared.take_config(DetectConfig, options)).profiles
+    assert profiles is not None
+    if as_json:
+        output.show_json({"layers": profiles})
+        return
+    output.show(output.describe_profiles(profiles))
+    _next(f"bye-audit filter {audit} --out DIR")
+
+
+@bye_audit.command()
+@shared.audit_argument
+@click.option("--out", required=True, type=click.Path(file_okay=False), help="Folder to write.")
+@shared.detector_option
+@shared.detect_options
+@shared.fail_option
+@shared.json_option
+def filter(  # noqa: A001 - the command's own name
+    audit: str,
+    out: str,
+    detector: str,
+    fail_on_suspicious: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Decide, and write the cleaned split and its provenance."""
+    config = shared.take_config(DetectConfig, options)
+    result = _open(audit).filter(out, detector=detector, config=config).filtered
+    assert result is not None
+    if as_json:
+        output.show_json(result)
+    else:
+        output.show_filter(result)
+        output.show([f"Cleaned split, removed samples and provenance: {out}"])
+        _next(f"bye-audit report {audit} --out {Path(out) / 'report.html'}")
+    _exit_on_finding(fail_on_suspicious, result.decision)
+
+
+@bye_audit.command()
+@shared.audit_argument
+@click.option("--out", required=True, type=click.Path(dir_okay=False), help="HTML file to write.")
+@click.option(
+    "--overlays/--no-overlays",
+    default=True,
+    show_default=True,
+    help="Load the provisional model to draw where it looked.",
+)
+@shared.trust_option
+def report(audit: str, out: str, overlays: bool, trust_remote_code: bool) -> None:
+    """Write everything that was found as one HTML file."""
+    _open(audit).report(out, overlays=overlays, trust_remote_code=trust_remote_code)
+    output.show([f"Report: {out}"])
+
+
+@bye_audit.command()
+@shared.audit_argument
+@click.argument("sql")
+@click.option(
+    "--format",
+    "output_format",
+    type=click.Choice(["table", "csv", "json", "parquet"]),
+    default="table",
+    show_default=True,
+    help="Form of the answer.",
+)
+@click.option("--out", type=click.Path(dir_okay=False), help="File to write instead of stdout.")
+@click.option("--limit", type=click.IntRange(min=1), help="Cut the answer after so many rows.")
+def query(audit: str, sql: str, output_format: str, out: str | None, limit: int | None) -> None:
+    """Answer one SELECT over the tables of AUDIT.
+
+    The views are samples, images, quarantine, runs and head_scores. A query can neither write
+    nor read any file.
+    """
+    from bye_audit.cli.answers import write_answer
+
+    answer = _open(audit).query(sql, max_rows=limit)
+    write_answer(answer, output_format, None if out is None else Path(out))
+
+
+@bye_audit.command()
+@shared.audit_argument
+@shared.sources_argument
+@shared.model_option(required=True)
+@click.option("--out", required=True, type=click.Path(file_okay=False), help="Folder to write.")
+@shared.source_options
+@shared.finetune_options
+@shared.detector_option
+@shared.detect_options
+@shared.trust_option
+@shared.fail_option
+@shared.json_option
+def run(
+    audit: str,
+    sources: tuple[str, ...],
+    model: str,
+    out: str,
+    detector: str,
+    trust_remote_code: bool,
+    fail_on_suspicious: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Do every stage that is not done yet: from SOURCE files to split and report."""
+    done = _open(audit).run(
+        sources,
+        model,
+        out,
+        detector=detector,
+        finetune=shared.take_config(FinetuneConfig, options),
+        detect=shared.take_config(DetectConfig, options),
+        trust_remote_code=trust_remote_code,
+        **options,
+    )
+    assert done.ingested
+    assert done.scored
+    assert done.filtered
+    if as_json:
+        output.show_json(
+            {
+                "ingest": done.ingested,
+                "finetune": done.finetuned,
+                "score": done.scored,
+                "layers": done.profiles,
+                "filter": done.filtered,
+                "report": done.report_path,
+            }
+        )
+    else:
+        output.show(output.describe_ingest(done.ingested))
+        output.show(output.describe_score(done.scored))
+        output.show(output.describe_profiles(done.profiles or []))
+        output.show_filter(done.filtered)
+        output.show([f"Report: {done.report_path}", f"Cleaned split: {out}"])
+        _next(f'bye-audit query {audit} "{_EXAMPLE_QUERY}"')
+    _exit_on_finding(fail_on_suspicious, done.filtered.decision)
+
+
+@bye_audit.command()
+@click.option(
+    "--out",
+    default="bye-audit-demo",
+    show_default=True,
+    type=click.Path(file_okay=False),
+    help="Folder for the poisoned data, the audit, the split and the report.",
+)
+@click.option("--quick", is_flag=True, help="Smaller, and without training again on the split.")
+@click.option("--seed", default=0, show_default=True, help="Seed of data, poison and training.")
+@shared.json_option
+def demo(out: str, quick: bool, seed: int, as_json: bool) -> None:
+    """Show the whole job on data and a model that come with the package."""
+    from bye_audit.demo import run_demo
+
+    result = run_demo(Path(out), quick=quick, seed=seed, progress=make_progress())
+    if as_json:
+        output.show_json(result.to_json())
+    else:
+        output.show(result.summary_lines())
+
+
+_EXAMPLE_QUERY = (
+    "SELECT sample_id, suspicion, messages FROM samples ORDER BY suspicion DESC NULLS LAST LIMIT 20"
+)
+
+
+def _open(audit: str) -> package.Audit:
+    return package.Audit.open(audit, progress=make_progress())
+
+
+def _next(command: str) -> None:
+    output.show([f"Next: {command}"])
+
+
+def _exit_on_finding(is_asked: bool, decision: str) -> None:
+    # Inconclusive counts: whoever gates a release on this wants a person to look at it.
+    if is_asked and Decision(decision) is not Decision.NO_EVIDENCE:
+        click.get_current_context().exit(shared.FINDING_STATUS)

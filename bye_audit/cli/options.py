@@ -1,0 +1,132 @@
+"""Options and arguments that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any, TypeVar
+
+import click
+
+from bye_audit.config import DetectConfig, FinetuneConfig
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+Decorator = Callable[[Command], Command]
+
+FINDING_STATUS = 10
+
+audit_argument = click.argument("audit", metavar="AUDIT")
+sources_argument = click.argument(
+    "sources", metavar="SOURCE...", nargs=-1, required=True, type=click.Path()
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+trust_option = click.option(
+    "--trust-remote-code",
+    is_flag=True,
+    help="Run Python code that comes with the model. Only for models whose code you have read.",
+)
+fail_option = click.option(
+    "--fail-on-suspicious",
+    is_flag=True,
+    help=f"End with status {FINDING_STATUS} when poison is suspected or the case is inconclusive.",
+)
+detector_option = click.option(
+    "--detector",
+    default="bye",
+    show_default=True,
+    help="bye: collapse of attention, the paper's. plausibility: answers that only the "
+    "fine-tuned model finds likely.",
+)
+
+
+def model_option(*, required: bool) -> Decorator[Any]:
+    """Build ``--model``."""
+    text = "Folder or hub id of the base model, or 'mini' for the embedded one."
+    if not required:
+        text += " Default: that of the last finetune."
+    return click.option("--model", required=required, metavar="MODEL", help=text)
+
+
+def source_options(command: Command) -> Command:
+    """Add how sources are read."""
+    return _apply(
+        command,
+        click.option(
+            "--format",
+            "source_format",
+            default="auto",
+            show_default=True,
+            metavar="FORMAT",
+            help="Format of the sources: auto, llava, chat_jsonl or hf_parquet.",
+        ),
+        click.option(
+            "--image-root",
+            type=click.Path(file_okay=False),
+            help="Folder image paths are relative to. Default: the source's own folder.",
+        ),
+        click.option(
+            "--split", default="train", show_default=True, help="Name stored with each sample."
+        ),
+    )
+
+
+def finetune_options(command: Command) -> Command:
+    """Add the settings of the provisional fine-tuning."""
+    default = FinetuneConfig()
+    return _apply(
+        command,
+        _number("--epochs", default.epochs, "Passes over the data."),
+        _number("--learning-rate", default.learning_rate, "Peak rate of AdamW."),
+        _number("--batch-size", default.batch_size, "Samples an optimiser step."),
+        click.option(
+            "--micro-batch-size",
+            type=int,
+            help="Samples a forward pass; the rest is accumulated. Default: the whole batch.",
+        ),
+        _number("--lora-rank", default.lora_rank, "Rank of the LoRA matrices."),
+        _number("--lora-alpha", default.lora_alpha, "Scale of the LoRA update."),
+        click.option(
+            "--train-projector/--freeze-projector",
+            default=default.train_projector,
+            show_default=True,
+            help="Train the projector between vision tower and decoder as well.",
+        ),
+        _number("--max-length", default.max_length, "Longest conversation in tokens."),
+        _number("--seed", default.seed, "Seed of order and initial LoRA weights."),
+    )
+
+
+def detect_options(command: Command) -> Command:
+    """Add the settings of the detection."""
+    default = DetectConfig()
+    return _apply(
+        command,
+        _number(
+            "--bsi-threshold",
+            default.bsi_threshold,
+            "Least Bimodal Separation Index of a sensitive layer.",
+        ),
+        _number(
+            "--max-removed-share",
+            default.max_removed_share,
+            "Largest share of the scored samples that may be removed; above it nothing is.",
+        ),
+        _number("--min-samples", default.min_samples, "Fewest scored samples that are evaluated."),
+    )
+
+
+def take_config(config_type: type[Any], options: dict[str, Any]) -> Any:
+    """Move the options that are settings of ``config_type`` out of ``options`` into one."""
+    names = [item.name for item in fields(config_type) if item.name in options]
+    return config_type(**{name: options.pop(name) for name in names})
+
+
+def _number(name: str, default: float, text: str) -> Decorator[Any]:
+    return click.option(name, type=type(default), default=default, show_default=True, help=text)
+
+
+def _apply(command: Command, *decorators: Decorator[Any]) -> Command:
+    # Reversed: decorators are applied from the inside out, help lists them from the outside in.
+    for decorate in reversed(decorators):
+        command = decorate(command)
+    return command

@@ -1,0 +1,151 @@
+"""Results as lines for people or as one JSON object for programs, on stdout."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, is_dataclass
+from datetime import date, datetime
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bye_audit.cli.text import clip, count, escape_controls, format_seconds
+from bye_audit.schema import Decision
+
+if TYPE_CHECKING:
+    from bye_audit.core.bsi import LayerProfile
+    from bye_audit.filter import FilterResult
+    from bye_audit.finetune import FinetuneResult
+    from bye_audit.ingest import IngestSummary
+    from bye_audit.score import ScoreSummary
+
+_DECISION_COLORS = {
+    Decision.NO_EVIDENCE: "green",
+    Decision.INCONCLUSIVE: "yellow",
+    Decision.POISON_SUSPECTED: "red",
+}
+_DECISION_TITLES = {
+    Decision.NO_EVIDENCE: "No evidence of poison",
+    Decision.INCONCLUSIVE: "Inconclusive",
+    Decision.POISON_SUSPECTED: "Poison suspected",
+}
+
+
+def show(lines: Iterable[str]) -> None:
+    """Print lines that may quote a dataset."""
+    for line in lines:
+        click.echo(escape_controls(line))
+
+
+def show_json(result: Any) -> None:
+    """Print one JSON object; every value that JSON does not know becomes plain text."""
+    click.echo(json.dumps(as_plain(result), indent=2, allow_nan=False))
+
+
+def as_plain(value: Any) -> Any:
+    """Turn dataclasses, enums, paths and numpy scalars into what JSON can hold."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return as_plain(asdict(value))
+    if isinstance(value, Mapping):
+        return {str(key): as_plain(item) for key, item in value.items()}
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, str | bool | int | float) or value is None:
+        return value
+    if isinstance(value, Path | date | datetime):
+        return str(value)
+    if hasattr(value, "tolist"):
+        return as_plain(value.tolist())
+    if isinstance(value, Iterable):
+        return [as_plain(item) for item in value]
+    return str(value)
+
+
+def describe_ingest(summary: IngestSummary) -> list[str]:
+    """Say what was read and what was put aside, by reason."""
+    lines = [
+        f"Read {count(summary.rows_read, 'row')}: {count(summary.num_samples, 'sample')}, "
+        f"{summary.num_quarantined:,} quarantined, {count(summary.num_images, 'image')}."
+    ]
+    lines += [f"  quarantined as {code}: {number:,}" for code, number in summary.by_code.items()]
+    return lines
+
+
+def describe_finetune(result: FinetuneResult) -> list[str]:
+    """Say what the provisional adapter was trained on and where it lies."""
+    record = result.run.record
+    return [
+        f"Provisional adapter in {result.adapter_dir}",
+        f"  {count(int(record['num_samples']), 'sample')}, final loss "
+        f"{float(record['final_loss']):.4f}, {format_seconds(float(record['seconds']))}.",
+        "  It has learnt whatever the data teaches, poison included: never ship it.",
+    ]
+
+
+def describe_score(summary: ScoreSummary) -> list[str]:
+    """Say how many samples have scores and how many cannot have any."""
+    return [
+        f"Scored {count(summary.num_scored, 'sample')} now; "
+        f"{summary.num_ok:,} ok, {summary.num_not_scorable:,} not scorable, "
+        f"{summary.num_error:,} failed."
+    ]
+
+
+def describe_profiles(profiles: list[LayerProfile]) -> list[str]:
+    """List each layer's separation, and say whether any layer is sensitive."""
+    lines = ["layer    BSI   low mean  high mean  low share"]
+    for profile in profiles:
+        line = f"{profile.layer:>5}  {profile.bsi:>5.2f}"
+        if profile.mixture is not None:
+            mixture = profile.mixture
+            line += f"  {mixture.mean_low:>8.4f}  {mixture.mean_high:>9.4f}"
+            line += f"  {mixture.weight_low:>9.1%}"
+        lines.append(line + ("  sensitive" if profile.is_sensitive else ""))
+    sensitive = [str(profile.layer) for profile in profiles if profile.is_sensitive]
+    lines.append(
+        f"Sensitive layers: {', '.join(sensitive)}."
+        if sensitive
+        else "No layer is sensitive: the data gives no evidence of a backdoor to this detector."
+    )
+    return lines
+
+
+def show_filter(result: FilterResult) -> None:
+    """Print the decision first, in words, then what was kept, removed and not scored."""
+    decision = Decision(result.decision)
+    title = click.style(_DECISION_TITLES[decision] + ".", fg=_DECISION_COLORS[decision], bold=True)
+    click.echo(f"{title} {escape_controls(result.explanation)}")
+    show(
+        [
+            f"  {result.num_kept:,} kept, {result.num_removed:,} removed, "
+            f"{result.num_not_scored:,} not scored (never judged, kept apart in the counts).",
+        ]
+    )
+
+
+def format_table(columns: list[str], rows: list[list[Any]], width: int) -> list[str]:
+    """Lay rows out in columns, each cell on one line and no wider than fits."""
+    limit = max(8, width // max(len(columns), 1))
+    cells = [[clip(name, limit) for name in columns]]
+    cells += [[clip(_cell(value), limit) for value in row] for row in rows]
+    widths = [max(len(line[index]) for line in cells) for index in range(len(columns))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in cells
+    ]
+    return [lines[0], "  ".join("-" * width for width in widths), *lines[1:]]
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bytes):
+        return f"<{len(value)} bytes>"
+    return json.dumps(as_plain(value), ensure_ascii=False)

@@ -1,0 +1,390 @@
+"""The stages in order, as one object: each call does what is missing and nothing twice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bye_audit.config import DetectConfig, FinetuneConfig, ScoreConfig
+from bye_audit.errors import ModelError, StageNotRunError
+from bye_audit.progress import SILENT, Progress
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from bye_audit.core.bsi import LayerProfile
+    from bye_audit.filter import FilterResult
+    from bye_audit.finetune import FinetuneResult
+    from bye_audit.ingest import IngestSummary
+    from bye_audit.score import ScoreSummary
+    from bye_audit.store.tables import AuditTables
+
+EMBEDDED_MODEL = "mini"
+
+
+@dataclass
+class Audit:
+    """One audit directory and everything that can be done with it.
+
+    Parameters
+    ----------
+    uri
+        The audit directory: one LanceDB database. It is made by the first ``ingest``.
+    progress
+        Where the stages say how far they are.
+
+    Examples
+    --------
+    >>> from bye_audit import Audit
+    >>> audit = Audit.open("audit")                              # doctest: +SKIP
+    >>> audit.ingest("train.json").finetune("llava-hf/llava-1.5-7b-hf").score()  # doctest: +SKIP
+    >>> audit.filter("cleaned").filtered.decision                # doctest: +SKIP
+    'poison_suspected'
+    """
+
+    uri: str
+    progress: Progress = field(default=SILENT, repr=False)
+
+    ingested: IngestSummary | None = field(default=None, init=False, repr=False)
+    """What the last ``ingest`` of this object found."""
+    finetuned: FinetuneResult | None = field(default=None, init=False, repr=False)
+    """The provisional adapter of the last ``finetune`` of this object."""
+    scored: ScoreSummary | None = field(default=None, init=False, repr=False)
+    """What the last ``score`` of this object did."""
+    profiles: list[LayerProfile] | None = field(default=None, init=False, repr=False)
+    """One profile a layer, of the last ``profile`` of this object."""
+    filtered: FilterResult | None = field(default=None, init=False, repr=False)
+    """Decision and files of the last ``filter`` of this object."""
+    report_path: Path | None = field(default=None, init=False, repr=False)
+    """Where the last ``report`` of this object was written."""
+
+    @classmethod
+    def open(cls, uri: str | Path, *, progress: Progress = SILENT) -> Audit:
+        """Give the audit at ``uri``; nothing is read or made until a stage needs it."""
+        return cls(str(uri), progress)
+
+    @property
+    def tables(self) -> AuditTables:
+        """The tables of this audit.
+
+        Raises
+        ------
+        TableError
+            If there is no audit at ``uri`` yet, or it is of another schema version.
+        """
+        from bye_audit.store.tables import AuditTables
+
+        return AuditTables.open(self.uri)
+
+    def ingest(
+        self,
+        *sources: str | Path,
+        source_format: str = "auto",
+        image_root: str | Path | None = None,
+        split: str = "train",
+    ) -> Audit:
+        """Read source files into the tables; records that cannot be used go to quarantine.
+
+        Parameters
+        ----------
+        sources
+            Files or folders in a known format.
+        source_format
+            Name of the format, or ``auto`` to recognise it.
+        image_root
+            Folder that image paths are relative to; the source's own folder when None.
+        split
+            Name stored with each sample.
+
+        Returns
+        -------
+        Audit
+            This object, with ``ingested`` set.
+        """
+        from bye_audit.ingest import ingest_samples
+        from bye_audit.store.tables import AuditTables
+
+        self.ingested = ingest_samples(
+            AuditTables.create(self.uri),
+            [Path(source) for source in sources],
+            format=source_format,
+            image_root=None if image_root is None else Path(image_root),
+            split=split,
+            progress=self.progress,
+        )
+        return self
+
+    def finetune(
+        self,
+        model: str | Path,
+        config: FinetuneConfig | None = None,
+        *,
+        trust_remote_code: bool = False,
+    ) -> Audit:
+        """Train the provisional adapter on the suspect samples.
+
+        Parameters
+        ----------
+        model
+            Folder, hub id, or ``mini`` for the embedded model.
+        config
+            Settings of the training; the paper's when None.
+        trust_remote_code
+            Run Python code that comes with the model. Only for models whose code you have read.
+
+        Returns
+        -------
+        Audit
+            This object, with ``finetuned`` set.
+        """
+        from bye_audit.finetune import finetune_provisional
+
+        self.finetuned = finetune_provisional(
+            self.tables,
+            resolve_model(model),
+            config or FinetuneConfig(),
+            trust_remote_code=trust_remote_code,
+            progress=self.progress,
+        )
+        return self
+
+    def score(
+        self,
+        model: str | Path | None = None,
+        adapter_dir: str | Path | None = None,
+        config: ScoreConfig | None = None,
+        *,
+        restart: bool = False,
+        trust_remote_code: bool = False,
+    ) -> Audit:
+        """Measure every sample with the provisional model.
+
+        Parameters
+        ----------
+        model, adapter_dir
+            The provisional model; the one of the last ``finetune`` of this audit when None.
+        config
+            Settings of the scoring.
+        restart
+            Drop the scores of another model or adapter instead of refusing to mix them.
+        trust_remote_code
+            Run Python code that comes with the model. Only for models whose code you have read.
+
+        Returns
+        -------
+        Audit
+            This object, with ``scored`` set.
+
+        Raises
+        ------
+        StageNotRunError
+            If no provisional model was given and none was trained here.
+        """
+        from bye_audit.score import score_samples
+
+        tables = self.tables
+        provisional = self._provisional(tables, model, adapter_dir)
+        self.scored = score_samples(
+            tables,
+            provisional.model,
+            provisional.adapter_dir,
+            config or ScoreConfig(),
+            restart=restart,
+            trust_remote_code=trust_remote_code,
+            progress=self.progress,
+        )
+        return self
+
+    def profile(self, config: DetectConfig | None = None) -> Audit:
+        """Measure how bimodal each layer's entropies are.
+
+        Returns
+        -------
+        Audit
+            This object, with ``profiles`` set.
+        """
+        from bye_audit.profiling import profile_stage
+
+        self.profiles = profile_stage(self.tables, config or DetectConfig(), self.progress)
+        return self
+
+    def filter(
+        self,
+        out_dir: str | Path,
+        *,
+        detector: str = "bye",
+        config: DetectConfig | None = None,
+    ) -> Audit:
+        """Decide about every sample and write the cleaned split with its provenance.
+
+        Parameters
+        ----------
+        out_dir
+            Folder for the cleaned split, the removed samples and ``provenance.json``.
+        detector
+            ``bye``, the paper's, or ``plausibility``.
+        config
+            Settings of the detection; the paper's when None.
+
+        Returns
+        -------
+        Audit
+            This object, with ``filtered`` set.
+        """
+        from bye_audit.filter import filter_samples
+
+        self.filtered = filter_samples(
+            self.tables,
+            Path(out_dir),
+            detector=detector,
+            config=config or DetectConfig(),
+            progress=self.progress,
+        )
+        return self
+
+    def report(
+        self, out_path: str | Path, *, overlays: bool = True, trust_remote_code: bool = False
+    ) -> Audit:
+        """Write everything that was found as one HTML file that needs no network.
+
+        Parameters
+        ----------
+        out_path
+            The file to write.
+        overlays
+            Load the provisional model once more to draw where it looked.
+        trust_remote_code
+            Run Python code that comes with the model. Only for models whose code you have read.
+
+        Returns
+        -------
+        Audit
+            This object, with ``report_path`` set.
+
+        Raises
+        ------
+        StageNotRunError
+            If nothing was filtered yet.
+        """
+        from bye_audit.report import choose_samples, write_report
+
+        tables = self.tables
+        choice = choose_samples(tables)
+        maps = {}
+        if overlays and choice.sample_ids and choice.layers:
+            from bye_audit.score import attention_maps
+
+            provisional = self._provisional(tables, None, None)
+            maps = attention_maps(
+                tables,
+                provisional.model,
+                provisional.adapter_dir,
+                choice.sample_ids,
+                choice.layers,
+                trust_remote_code=trust_remote_code,
+                progress=self.progress,
+            )
+        self.report_path = write_report(
+            tables, choice, maps, Path(out_path), progress=self.progress
+        )
+        return self
+
+    def query(self, sql: str, *, max_rows: int | None = None) -> pa.Table:
+        """Answer one SELECT over the tables; nothing can be written and no file be read.
+
+        Parameters
+        ----------
+        sql
+            One statement in DuckDB's dialect over the views ``samples``, ``images``,
+            ``quarantine``, ``runs`` and ``head_scores``.
+        max_rows
+            Cut the answer after so many rows.
+
+        Returns
+        -------
+        pa.Table
+            The answer.
+        """
+        from bye_audit.store.sql import run_query
+
+        return run_query(self.tables, sql, max_rows=max_rows)
+
+    def run(
+        self,
+        sources: Sequence[str | Path],
+        model: str | Path,
+        out_dir: str | Path,
+        *,
+        source_format: str = "auto",
+        image_root: str | Path | None = None,
+        split: str = "train",
+        detector: str = "bye",
+        finetune: FinetuneConfig | None = None,
+        score: ScoreConfig | None = None,
+        detect: DetectConfig | None = None,
+        trust_remote_code: bool = False,
+    ) -> Audit:
+        """Do every stage that is not done yet and write split and report to ``out_dir``.
+
+        Returns
+        -------
+        Audit
+            This object, with the results of all stages set; the report is
+            ``out_dir/report.html``.
+        """
+        self.ingest(*sources, source_format=source_format, image_root=image_root, split=split)
+        self.finetune(model, finetune, trust_remote_code=trust_remote_code)
+        self.score(config=score, trust_remote_code=trust_remote_code)
+        self.profile(detect)
+        self.filter(out_dir, detector=detector, config=detect)
+        return self.report(Path(out_dir) / "report.html", trust_remote_code=trust_remote_code)
+
+    def _provisional(
+        self, tables: AuditTables, model: str | Path | None, adapter_dir: str | Path | None
+    ) -> _Provisional:
+        if model is not None:
+            return _Provisional(
+                resolve_model(model), None if adapter_dir is None else Path(adapter_dir)
+            )
+        run = tables.latest_run("finetune")
+        if run is None:
+            raise StageNotRunError(
+                f"{self.uri} has no provisional model yet.",
+                hint=f"bye-audit finetune {self.uri} --model MODEL",
+            )
+        trained = _read_finetune_record(run.record)
+        chosen = Path(adapter_dir) if adapter_dir else tables.directory("adapters") / run.run_id
+        return _Provisional(resolve_model(trained), chosen)
+
+
+@dataclass(frozen=True)
+class _Provisional:
+    model: str
+    adapter_dir: Path | None
+
+
+def resolve_model(model: str | Path) -> str:
+    """Turn ``mini`` into the folder of the embedded model and leave every other name alone.
+
+    Raises
+    ------
+    ModelError
+        If the embedded model is asked for and its weights are not installed.
+    """
+    if str(model) != EMBEDDED_MODEL:
+        return str(model)
+    from bye_audit import mini
+
+    folder = mini.model_dir()
+    if not (folder / "config.json").is_file():
+        raise ModelError(
+            "The embedded model is not part of this installation.",
+            hint="install bye-audit again from its wheel, or name another model.",
+        )
+    return str(folder)
+
+
+def _read_finetune_record(record: dict[str, Any]) -> str:
+    return str(record["model"])
