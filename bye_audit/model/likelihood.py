@@ -1,0 +1,89 @@
+"""How likely a model finds the answers a dataset teaches it.
+
+Shape legend: B samples, S positions, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bye_audit.model.loading import VisionLanguageModel
+from bye_audit.model.prompts import Batch, Conversation, Encoding, order_by_length
+
+
+def answer_log_likelihood(
+    vlm: VisionLanguageModel,
+    conversations: Sequence[Conversation],
+    *,
+    use_adapter: bool = True,
+    batch_size: int = 16,
+) -> NDArray[np.float64]:
+    """Mean log-likelihood of each conversation's first answer, in nats a token.
+
+    Parameters
+    ----------
+    vlm
+        The model.
+    conversations
+        What was asked and answered.
+    use_adapter
+        Whether the provisional adapter speaks, or the model below it.
+    batch_size
+        Conversations a forward pass.
+
+    Returns
+    -------
+    NDArray[np.float64]
+        At most 0, higher is likelier; NaN where there is no answer. The token that ends the
+        answer counts.
+    """
+    result = np.full(len(conversations), np.nan)
+    encodings = [vlm.encoder.encode(conversation) for conversation in conversations]
+    with nullcontext() if use_adapter else vlm.without_adapter():
+        for chosen in order_by_length(encodings, batch_size):
+            part = [encodings[index] for index in chosen]
+            batch = vlm.encoder.collate(part, with_answers=True)
+            result[chosen] = first_answer_logp(last_logits(vlm, batch), batch, part)
+    return result
+
+
+@torch.inference_mode()
+def last_logits(vlm: VisionLanguageModel, batch: Batch) -> Tensor:
+    """Logits from the last prompt position on."""
+    keep = num_answer_logits(batch)
+    outputs = vlm.model(**batch.to(vlm.device), use_cache=False, logits_to_keep=keep)
+    logits: Tensor = outputs.logits
+    return logits[:, -keep:]
+
+
+def num_answer_logits(batch: Batch) -> int:
+    """Positions from the last of the prompt to the end."""
+    return batch.labels_BS.shape[1] - batch.prompt_length + 1
+
+
+def first_answer_logp(
+    logits_BSV: Tensor, batch: Batch, encodings: Sequence[Encoding]
+) -> NDArray[np.float64]:
+    """Mean log-likelihood of the first answers' tokens, NaN where there is none.
+
+    ``logits_BSV`` starts at the last prompt position, which predicts the first answer token.
+    """
+    labels_BS = batch.labels_BS[:, batch.prompt_length :].to(logits_BSV.device)
+    position = torch.arange(labels_BS.shape[1], device=labels_BS.device)
+    first = torch.tensor([e.first_answer_length for e in encodings], device=labels_BS.device)
+    chosen_BS = (position < first[:, None]) & (labels_BS >= 0)
+    # One row at a time: a vocabulary in float32 for a whole batch is the largest tensor there is.
+    found = [
+        torch.log_softmax(logits[:-1][chosen].float(), -1)
+        .gather(1, labels[chosen][:, None])
+        .mean()
+        .item()
+        for logits, labels, chosen in zip(logits_BSV, labels_BS, chosen_BS, strict=True)
+    ]
+    return np.array(found, dtype=np.float64)
