@@ -1,0 +1,195 @@
+"""Which decoder layers show two kinds of attention: separation, selection and aggregation.
+
+Shapes: N = samples, L = decoder layers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bye_audit.core.mixture import MixtureFit, TwoGaussians, fit_two_gaussians
+
+
+def bimodal_separation_index(mixture: TwoGaussians) -> float:
+    r"""Distance between a mixture's two means in units of their joint spread.
+
+    Parameters
+    ----------
+    mixture
+        One layer's fitted entropies.
+
+    Returns
+    -------
+    float
+        In [0, inf), dimensionless; higher means better separated. Two equal components without
+        spread have 0. It does not change when every entropy is shifted or scaled.
+
+    Raises
+    ------
+    ValueError
+        If the joint variance is zero while the means differ, where the index has no value.
+
+    Notes
+    -----
+    Equation 7 of [1]_:
+
+    .. math:: \mathrm{BSI} = |\mu_1 - \mu_2| / \sqrt{\sigma_1^2 + \sigma_2^2}
+
+    Departs from the paper: nowhere. The paper's released code selects layers by another rule,
+    :math:`|\mu_1 - \mu_2| > 2 (\sigma_1 + \sigma_2)`, which is up to 1.41 times stricter.
+
+    References
+    ----------
+    .. [1] Rong et al., "Backdoor Cleaning without External Guidance in MLLM Fine-tuning", 2025.
+       arXiv:2505.16916, section 4.2.
+
+    Examples
+    --------
+    >>> mixture = TwoGaussians(
+    ...     mean_low=1.0, mean_high=4.0, var_low=0.5, var_high=0.5, weight_low=0.1
+    ... )
+    >>> bimodal_separation_index(mixture)
+    3.0
+    """
+    distance = abs(mixture.mean_high - mixture.mean_low)
+    joint_var = mixture.var_low + mixture.var_high
+    if distance == 0:
+        return 0.0
+    if joint_var <= 0:
+        raise ValueError("two components without spread but with different means have no BSI")
+    return distance / math.sqrt(joint_var)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LayerProfile:
+    """How one decoder layer's entropies are distributed over the samples.
+
+    Parameters
+    ----------
+    layer
+        Position in the decoder, from 0.
+    bsi
+        Bimodal Separation Index, higher is better separated; 0 for constant entropies.
+    mixture
+        The two fitted components, or None if fewer than 2 samples have a value here.
+    delta_bic
+        BIC of one Gaussian minus BIC of two: positive where two describe the entropies better.
+    is_sensitive
+        True if ``bsi`` reaches the threshold and ``delta_bic`` is positive.
+    num_values
+        Samples with a value in this layer.
+    """
+
+    layer: int
+    bsi: float
+    mixture: TwoGaussians | None
+    delta_bic: float
+    is_sensitive: bool
+    num_values: int
+
+    @property
+    def is_low_minority(self) -> bool:
+        """Whether fewer than half of the samples are in the low component."""
+        return self.mixture is not None and self.mixture.weight_low < 0.5
+
+    def to_json(self) -> dict[str, Any]:
+        """Profile as plain values."""
+        return {
+            "layer": self.layer,
+            "bsi": self.bsi,
+            "mixture": None if self.mixture is None else self.mixture.to_json(),
+            "delta_bic": self.delta_bic,
+            "is_sensitive": self.is_sensitive,
+            "num_values": self.num_values,
+        }
+
+
+def profile_layers(
+    entropy_NL: NDArray[np.floating],
+    threshold: float = 2.0,
+    seed: int = 0,
+    on_layer: Callable[[int], None] | None = None,
+) -> list[LayerProfile]:
+    """Fit every layer's entropies and mark the sensitive layers (Eq. 6 and 7).
+
+    Parameters
+    ----------
+    entropy_NL
+        (num_samples, num_layers), comparable over samples; NaN where a sample has no value.
+    threshold
+        Least BSI of a sensitive layer.
+    seed
+        Of the mixture fits.
+    on_layer
+        Called with the layer's number after each fit.
+
+    Returns
+    -------
+    list of LayerProfile
+        One a layer, in order. That none is sensitive is an answer.
+
+    Notes
+    -----
+    Departs from the paper: a layer whose entropies one Gaussian describes as well as two is never
+    sensitive. The likeliest mixture of plain Gaussian noise is a handful of outliers beside the
+    rest, and its BSI is above 2 more often than not.
+    """
+    profiles = []
+    for layer in range(entropy_NL.shape[1]):
+        values = np.asarray(entropy_NL[:, layer], dtype=np.float64)
+        values = values[np.isfinite(values)]
+        fit = fit_two_gaussians(values, seed=seed) if values.size >= 2 else None
+        profiles.append(_layer_profile(layer, fit, threshold))
+        if on_layer is not None:
+            on_layer(layer)
+    return profiles
+
+
+def _layer_profile(layer: int, fit: MixtureFit | None, threshold: float) -> LayerProfile:
+    bsi = 0.0 if fit is None else bimodal_separation_index(fit.mixture)
+    # A constant layer has a negative delta_bic: it separates nothing, whatever the threshold.
+    has_two_modes = fit is not None and fit.delta_bic > 0
+    return LayerProfile(
+        layer=layer,
+        bsi=bsi,
+        mixture=None if fit is None else fit.mixture,
+        delta_bic=0.0 if fit is None else fit.delta_bic,
+        is_sensitive=has_two_modes and bsi >= threshold,
+        num_values=0 if fit is None else fit.num_values,
+    )
+
+
+def aggregate_entropy(
+    entropy_NL: NDArray[np.floating], sensitive_layers: Sequence[int]
+) -> NDArray[np.float64]:
+    r"""Average a sample's entropies over the sensitive layers.
+
+    Parameters
+    ----------
+    entropy_NL
+        (num_samples, num_layers), NaN where a sample has no value.
+    sensitive_layers
+        At least one layer.
+
+    Returns
+    -------
+    numpy.ndarray
+        One value a sample, **lower is more suspicious**; NaN if a sample lacks one of the layers,
+        because a mean over other layers would not compare.
+
+    Notes
+    -----
+    Equation 8 of the paper:
+    :math:`\bar H = \frac{1}{|\mathcal L|} \sum_{l \in \mathcal L} H^{(l)}`.
+    Departs from the paper: nowhere.
+    """
+    if not len(sensitive_layers):
+        raise ValueError("entropies cannot be aggregated over no layer")
+    chosen = np.asarray(entropy_NL, dtype=np.float64)[:, list(sensitive_layers)]
+    return np.asarray(chosen.mean(axis=1))

@@ -1,0 +1,276 @@
+"""Two-component Gaussian mixtures in one dimension, with the components ordered by mean.
+
+Shapes: N = values.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+TAIL_SHARES = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
+"""Shares of the values at one end that a fit is started from: a rare mode is missed otherwise."""
+MAX_FITTED_VALUES = 20_000
+"""Above this many values a fit sees that many of their quantiles instead."""
+VARIANCE_FLOOR = 1e-4
+"""Added to each component's variance, in units of all values' variance."""
+
+_FREE_PARAMETERS_ONE = 2
+_FREE_PARAMETERS_TWO = 5
+# Relative to the values' own size: below this, differences are rounding and not a distribution.
+_CONSTANT_RELATIVE_SPREAD = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TwoGaussians:
+    """Two normal components, the low one first.
+
+    Parameters
+    ----------
+    mean_low, mean_high
+        Means, ``mean_low <= mean_high``, in the unit of the values (nats for entropies).
+    var_low, var_high
+        Variances, in that unit squared.
+    weight_low
+        Share of the low component, in [0, 1].
+    """
+
+    mean_low: float
+    mean_high: float
+    var_low: float
+    var_high: float
+    weight_low: float
+
+    def posterior_low(self, values_N: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Chance that each value came from the low component, in [0, 1].
+
+        With unequal variances it need not fall with the value: far outside both means the wider
+        component takes over on either side.
+        """
+        values = np.asarray(values_N, dtype=np.float64)
+        if self.var_low <= 0 or self.var_high <= 0:
+            return np.full(values.shape, self.weight_low)
+        log_low = _log_normal(values, self.mean_low, self.var_low) + _log(self.weight_low)
+        log_high = _log_normal(values, self.mean_high, self.var_high) + _log(1 - self.weight_low)
+        return np.exp(log_low - np.logaddexp(log_low, log_high))
+
+    def cut(self) -> float | None:
+        """Value between the means where both components are equally likely; None if none is."""
+        grid = np.linspace(self.mean_low, self.mean_high, 20_001)
+        posterior = self.posterior_low(grid)
+        below = np.flatnonzero(posterior < 0.5)
+        if self.mean_high <= self.mean_low or not below.size or below[0] == 0:
+            return None
+        return float(grid[below[0]])
+
+    def to_json(self) -> dict[str, float]:
+        """Parameters as plain numbers."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MixtureFit:
+    """A fitted mixture and how it came about.
+
+    Parameters
+    ----------
+    mixture
+        The best of all starts.
+    delta_bic
+        BIC of one Gaussian minus BIC of two: positive where two describe the values better.
+    num_values
+        Values the fit stands for.
+    mean_log_likelihood
+        Of the fitted values under the mixture, a value.
+    start
+        Name of the start that won.
+    is_constant
+        True if all values are the same up to rounding, so that there was nothing to fit.
+    """
+
+    mixture: TwoGaussians
+    delta_bic: float
+    num_values: int
+    mean_log_likelihood: float
+    start: str
+    is_constant: bool
+
+
+def fit_two_gaussians(
+    values_N: NDArray[np.floating], *, seed: int = 0, tail: Literal["low", "high"] = "low"
+) -> MixtureFit:
+    r"""Fit Eq. 6 from several starts and keep the likeliest.
+
+    Parameters
+    ----------
+    values_N
+        At least 2 finite values, in any order.
+    seed
+        Of the k-means starts. The result is the same for the same values and seed.
+    tail
+        End at which a rare component is looked for.
+
+    Returns
+    -------
+    MixtureFit
+        Components ordered by mean. Values that are all the same give two equal components with
+        zero separation, which is an answer.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than 2 values or one is not finite.
+
+    Notes
+    -----
+    Equation 6 of [1]_. Departs from the paper: it names no start; its code takes scikit-learn's
+    default. A single start often settles on a split of the clean mode while a rare mode is there,
+    so the fit is also started from k-means++ and from tails of several sizes, and the best
+    likelihood wins. Each variance has a floor of 1e-4 of the values' variance: without it a handful
+    of equal values makes a component of its own.
+
+    References
+    ----------
+    .. [1] Rong et al., "Backdoor Cleaning without External Guidance in MLLM Fine-tuning", 2025.
+       arXiv:2505.16916, section 4.2.
+
+    Examples
+    --------
+    >>> fit = fit_two_gaussians(np.array([1.0, 1.1, 0.9, 1.0, 3.0, 3.1, 2.9, 3.0]))
+    >>> round(fit.mixture.mean_low, 2), round(fit.mixture.mean_high, 2)
+    (1.0, 3.0)
+    """
+    values = np.asarray(values_N, dtype=np.float64).ravel()
+    if values.size < 2:
+        raise ValueError(f"a mixture needs at least 2 values, got {values.size}")
+    if not np.isfinite(values).all():
+        raise ValueError("a mixture needs finite values")
+    # Sorted, so that the order of the samples cannot move the result by a rounding error.
+    fitted = _quantile_summary(np.sort(values))
+    mean, spread = float(fitted.mean()), float(fitted.std())
+    if spread <= _CONSTANT_RELATIVE_SPREAD * max(float(np.abs(fitted).max()), 1e-12):
+        return _constant_fit(mean, values.size)
+    scaled = (fitted - mean) / spread
+    best: tuple[float, str, TwoGaussians] | None = None
+    for name, candidate, score in _fits(scaled, seed, tail):
+        # A difference below 1e-9 is rounding: the first start keeps the win.
+        if best is None or score > best[0] + 1e-9:
+            best = (score, name, candidate)
+    assert best is not None  # the k-means start always yields a fit
+    score, name, scaled_mixture = best
+    score_one = -0.5 * (math.log(2 * math.pi) + 1)
+    delta_bic = 2 * values.size * (score - score_one) - (
+        _FREE_PARAMETERS_TWO - _FREE_PARAMETERS_ONE
+    ) * math.log(values.size)
+    return MixtureFit(
+        mixture=_rescaled(scaled_mixture, mean, spread),
+        delta_bic=delta_bic,
+        num_values=values.size,
+        mean_log_likelihood=score - math.log(spread),
+        start=name,
+        is_constant=False,
+    )
+
+
+def _quantile_summary(sorted_N: NDArray[np.float64]) -> NDArray[np.float64]:
+    if sorted_N.size <= MAX_FITTED_VALUES:
+        return sorted_N
+    shares = (np.arange(MAX_FITTED_VALUES) + 0.5) / MAX_FITTED_VALUES
+    return sorted_N[(shares * sorted_N.size).astype(np.int64)]
+
+
+def _constant_fit(mean: float, num_values: int) -> MixtureFit:
+    same = TwoGaussians(mean_low=mean, mean_high=mean, var_low=0.0, var_high=0.0, weight_low=0.5)
+    return MixtureFit(
+        mixture=same,
+        delta_bic=-(_FREE_PARAMETERS_TWO - _FREE_PARAMETERS_ONE) * math.log(num_values),
+        num_values=num_values,
+        mean_log_likelihood=0.0,
+        start="constant",
+        is_constant=True,
+    )
+
+
+def _fits(
+    sorted_N: NDArray[np.float64], seed: int, tail: str
+) -> Iterator[tuple[str, TwoGaussians, float]]:
+    """Fit once a start; each gives its name, its mixture and its mean log-likelihood."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.mixture import GaussianMixture
+
+    column = sorted_N[:, None]
+    starts: list[tuple[str, dict[str, object]]] = [
+        ("kmeans", {"init_params": "kmeans"}),
+        ("k-means++", {"init_params": "k-means++", "n_init": 3}),
+    ]
+    for share in TAIL_SHARES:
+        num_tail = round(share * sorted_N.size)
+        if 2 <= num_tail <= sorted_N.size - 2:
+            num_low = num_tail if tail == "low" else sorted_N.size - num_tail
+            starts.append((f"{tail} tail {share:.1%}", _partition_start(sorted_N, num_low)))
+    for name, options in starts:
+        mixture = GaussianMixture(
+            n_components=2,
+            covariance_type="diag",
+            reg_covar=VARIANCE_FLOOR,
+            tol=1e-5,
+            max_iter=1_000,
+            random_state=seed,
+            **options,
+        )
+        with warnings.catch_warnings():
+            # An unfinished climb still competes by its likelihood; few distinct values are allowed.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            mixture.fit(column)
+            score = float(mixture.score(column))
+        yield (
+            name,
+            _ordered(mixture.means_[:, 0], mixture.covariances_[:, 0], mixture.weights_),
+            score,
+        )
+
+
+def _partition_start(sorted_N: NDArray[np.float64], num_low: int) -> dict[str, object]:
+    parts = (sorted_N[:num_low], sorted_N[num_low:])
+    return {
+        "weights_init": np.array([part.size for part in parts]) / sorted_N.size,
+        "means_init": np.array([[part.mean()] for part in parts]),
+        "precisions_init": np.array([[1.0 / (part.var() + VARIANCE_FLOOR)] for part in parts]),
+    }
+
+
+def _ordered(
+    means: NDArray[np.float64], variances: NDArray[np.float64], weights: NDArray[np.float64]
+) -> TwoGaussians:
+    low, high = (0, 1) if means[0] <= means[1] else (1, 0)
+    return TwoGaussians(
+        mean_low=float(means[low]),
+        mean_high=float(means[high]),
+        var_low=float(variances[low]),
+        var_high=float(variances[high]),
+        weight_low=float(weights[low]),
+    )
+
+
+def _rescaled(mixture: TwoGaussians, mean: float, spread: float) -> TwoGaussians:
+    return TwoGaussians(
+        mean_low=mixture.mean_low * spread + mean,
+        mean_high=mixture.mean_high * spread + mean,
+        var_low=mixture.var_low * spread**2,
+        var_high=mixture.var_high * spread**2,
+        weight_low=mixture.weight_low,
+    )
+
+
+def _log_normal(values: NDArray[np.float64], mean: float, var: float) -> NDArray[np.float64]:
+    return np.asarray(-0.5 * (np.log(2 * np.pi * var) + (values - mean) ** 2 / var))
+
+
+def _log(share: float) -> float:
+    return math.log(share) if share > 0 else -math.inf
