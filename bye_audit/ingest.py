@@ -1,0 +1,436 @@
+"""Stage 1: source files become samples, images and, where they cannot, quarantined records.
+
+Reads source files; writes the tables samples, images and quarantine. Every record read ends in
+exactly one of samples and quarantine. A killed ingest goes on where it stopped, a finished one is
+not done again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from bye_audit import schema
+from bye_audit.errors import (
+    ConfigError,
+    EmptySourceError,
+    InputError,
+    InterruptedStageError,
+)
+from bye_audit.progress import SILENT, Progress, Task
+from bye_audit.store.sources import choose_format, expand
+from bye_audit.store.sources.base import SourceFormat, SourceRecord
+from bye_audit.store.sources.conversation import BadRecordError, read_conversation
+from bye_audit.store.sources.images import ImageLoader
+from bye_audit.store.tables import AuditTables, sql_text
+
+STAGE = "ingest"
+_COMMIT_ROWS = 8192
+_COMMIT_BYTES = 64 << 20
+_QUARANTINE_RAW_BYTES = 64 << 10
+_HASH_CHUNK_BYTES = 1 << 20
+_SPLIT_NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
+
+
+@dataclass(frozen=True)
+class SourceSummary:
+    """What became of one source file."""
+
+    source: str
+    format: str
+    sha256: str
+    split: str
+    rows_read: int
+    num_samples: int
+    num_quarantined: int
+    is_new: bool
+    """False if an earlier run had finished it."""
+
+
+@dataclass(frozen=True)
+class IngestSummary:
+    """What became of all the sources given."""
+
+    rows_read: int
+    num_samples: int
+    num_quarantined: int
+    num_images: int
+    """Distinct images in the audit directory."""
+    by_source: list[SourceSummary]
+    by_code: dict[str, int]
+    """Quarantined records of these sources by reason, commonest first."""
+
+
+def ingest_samples(
+    tables: AuditTables,
+    sources: Sequence[str | Path],
+    *,
+    format: str = "auto",  # noqa: A002 - the option's name
+    image_root: str | Path | None = None,
+    split: str = "train",
+    progress: Progress = SILENT,
+) -> IngestSummary:
+    """Read source files into the audit directory.
+
+    Parameters
+    ----------
+    tables
+        The audit directory.
+    sources
+        Files, or folders of files.
+    format
+        A name of `bye_audit.store.sources.FORMATS`, or ``auto``.
+    image_root
+        The folder that image paths in the records are relative to; each source's own by default.
+    split
+        Name of the split the samples belong to.
+    progress
+        Where to report.
+
+    Raises
+    ------
+    InputError
+        If a source is not there, is of no known format, holds no usable record, or was ingested
+        before with other content.
+    InterruptedStageError
+        If the user stops it; what was read is kept.
+    """
+    if not _SPLIT_NAME.fullmatch(split):
+        raise ConfigError(
+            f"The split name {split!r} has other signs than letters, digits and _.",
+            hint="Use a name such as train.",
+        )
+    if image_root is not None and not Path(image_root).is_dir():
+        raise InputError(
+            f"There is no image folder {image_root}.", hint="Check the path after --image-root."
+        )
+    paths = [path for source in sources for path in expand(Path(source))]
+    if not paths:
+        raise EmptySourceError("No source was named.", hint="Name at least one source file.")
+    known = tables.image_digests()
+    summaries: dict[str, SourceSummary] = {}
+    for path in paths:
+        root = Path(image_root) if image_root is not None else path.parent
+        job = _SourceJob(tables, path, choose_format(path, format), root, split, known)
+        summary = job.run(progress)
+        if summary.source not in summaries:
+            summaries[summary.source] = summary
+    if any(summary.is_new for summary in summaries.values()):
+        tables.compact()
+    return _summarise(tables, list(summaries.values()))
+
+
+def _summarise(tables: AuditTables, by_source: list[SourceSummary]) -> IngestSummary:
+    names = ", ".join(sql_text(summary.source) for summary in by_source)
+    return IngestSummary(
+        rows_read=sum(summary.rows_read for summary in by_source),
+        num_samples=sum(summary.num_samples for summary in by_source),
+        num_quarantined=sum(summary.num_quarantined for summary in by_source),
+        num_images=tables.num_images(),
+        by_source=by_source,
+        by_code=tables.quarantine_counts(f"source IN ({names})"),
+    )
+
+
+@dataclass
+class _Pending:
+    """Records read and not yet committed."""
+
+    samples: list[dict[str, Any]] = field(default_factory=list)
+    quarantine: list[dict[str, Any]] = field(default_factory=list)
+    images: list[dict[str, Any]] = field(default_factory=list)
+    num_bytes: int = 0
+
+    @property
+    def is_full(self) -> bool:
+        return (
+            len(self.samples) + len(self.quarantine) >= _COMMIT_ROWS
+            or self.num_bytes >= _COMMIT_BYTES
+        )
+
+
+class _SourceJob:
+    """The ingest of one source file."""
+
+    def __init__(
+        self,
+        tables: AuditTables,
+        path: Path,
+        source_format: SourceFormat,
+        image_root: Path,
+        split: str,
+        known_images: set[str],
+    ) -> None:
+        self._tables = tables
+        self._path = path
+        self._format = source_format
+        self._image_root = image_root
+        self._split = split
+        self._known_images = known_images
+
+    def run(self, progress: Progress) -> SourceSummary:
+        """Read what is still to be read of the source."""
+        before = self._fingerprint()
+        sha256 = self._hash_file(progress)
+        name, entry = self._find_entry(sha256)
+        if entry is not None and entry["is_finished"]:
+            self._check_same_options(name, entry)
+            return _summary_of(name, entry, is_new=False)
+        description = self._format.describe(self._path)
+        entry = {
+            "number": entry["number"] if entry else len(self._tables.sources()),
+            "path_digest": _digest_of_path(self._path),
+            "root_digest": _digest_of_path(self._image_root),
+            "sha256": sha256,
+            "num_bytes": before[0],
+            "format": self._format.name,
+            "split": self._split,
+            "description": description,
+            "is_finished": False,
+        }
+        self._tables.record_source(name, entry)
+        try:
+            rows_read = self._read(name, description["total"], progress)
+            if self._fingerprint() != before:
+                raise InputError(
+                    f"{self._path} changed while it was being read.",
+                    hint="Run the same command again when nothing writes to it any more.",
+                )
+            entry |= self._count(name, rows_read)
+        except InputError:
+            # Half of a broken file is nobody's dataset.
+            self._tables.delete_source(name)
+            raise
+        self._tables.record_source(name, {**entry, "is_finished": True})
+        self._tables.record_run(STAGE, ingest_record(self._tables))
+        return _summary_of(name, entry, is_new=True)
+
+    def _find_entry(self, sha256: str) -> tuple[str, dict[str, Any] | None]:
+        """Find the source's own name in this audit, and what is known of it."""
+        sources = self._tables.sources()
+        path_digest = _digest_of_path(self._path)
+        typed = _typed_name(self._path)
+        for name, entry in sources.items():
+            same_path = entry["path_digest"] == path_digest
+            if entry["sha256"] == sha256 and (same_path or _stem_of(name) == typed):
+                return name, entry
+            if same_path and not entry["is_finished"]:
+                self._tables.delete_source(name)
+                return name, None
+            if same_path:
+                raise InputError(
+                    f"{self._path} was ingested before with other content.",
+                    hint="Ingest the new content into a new audit directory.",
+                )
+        number, name = 1, typed
+        while name in sources:
+            number += 1
+            name = f"{typed}#{number}"
+        return name, None
+
+    def _check_same_options(self, name: str, entry: dict[str, Any]) -> None:
+        if entry["split"] != self._split:
+            raise InputError(
+                f"{name} was ingested before as split {entry['split']}, not {self._split}.",
+                hint="Leave --split as it was, or use a new audit directory.",
+            )
+
+    def _read(self, name: str, total: int, progress: Progress) -> int:
+        first_row = self._tables.next_row(name)
+        # Rows after the last sample are read again, so that none is quarantined twice.
+        self._tables.delete_quarantine(f"source = {sql_text(name)} AND source_row >= {first_row}")
+        loader = ImageLoader(self._image_root, self._known_images, self._path.name)
+        pending, rows_read = _Pending(), first_row
+        try:
+            with progress.task(f"ingest {name}", total, self._format.unit) as task:
+                for record in self._format.records(self._path, first_row):
+                    self._take(name, record, loader, pending)
+                    rows_read = record.row + 1
+                    task.advance(record.progress)
+                    if pending.is_full:
+                        full, pending = pending, _Pending()
+                        self._commit(full)
+        except KeyboardInterrupt:
+            self._commit(pending)
+            raise InterruptedStageError(
+                f"Ingest was stopped after {rows_read} records of {name}; they are kept.",
+                hint="Run the same command again to go on from there.",
+            ) from None
+        self._commit(pending)
+        return rows_read
+
+    def _take(
+        self, name: str, record: SourceRecord, loader: ImageLoader, pending: _Pending
+    ) -> None:
+        """Make one record a sample or a quarantined record."""
+        try:
+            if record.fault is not None:
+                raise record.fault
+            conversation = read_conversation(record.value)
+            digests = [loader.load(reference) for reference in conversation.images]
+            raw = self._format.stored_raw(record, conversation.images, digests)
+        except BadRecordError as fault:
+            raw = record.raw or self._format.stored_raw(record, [], [])
+            pending.quarantine.append(
+                {
+                    "source": name,
+                    "source_row": record.row,
+                    "code": str(fault.code),
+                    "detail": fault.detail.encode(errors="backslashreplace").decode(),
+                    "raw": raw[:_QUARANTINE_RAW_BYTES],
+                }
+            )
+        else:
+            pending.samples.append(
+                {
+                    "sample_id": f"{name}:{record.row}",
+                    "source": name,
+                    "source_row": record.row,
+                    "source_id": conversation.source_id,
+                    "split": self._split,
+                    "messages": conversation.messages,
+                    "images": digests,
+                    "raw": raw,
+                }
+            )
+        # An image of a record that fails otherwise is known from now on, so it has to be stored.
+        for image in loader.take_new():
+            pending.images.append(
+                {
+                    "sha256": image.sha256,
+                    "image": image.content,
+                    "format": image.format,
+                    "width": image.width,
+                    "height": image.height,
+                }
+            )
+            pending.num_bytes += len(image.content)
+        pending.num_bytes += len(raw)
+
+    def _commit(self, pending: _Pending) -> None:
+        """Write images before the samples that name them, samples last as they are the cursor."""
+        self._tables.append_images(_table(pending.images, schema.images_schema()))
+        self._tables.append_quarantine(_table(pending.quarantine, schema.quarantine_schema()))
+        self._tables.append_samples(_table(pending.samples, schema.samples_schema()))
+
+    def _count(self, name: str, rows_read: int) -> dict[str, int]:
+        """Count what was stored and see that no record was lost."""
+        where = f"source = {sql_text(name)}"
+        num_samples = self._tables.num_samples(where)
+        num_quarantined = self._tables.num_quarantined(where)
+        if rows_read == 0:
+            raise EmptySourceError(
+                f"{self._path} holds no records.", hint="Name a source with at least one record."
+            )
+        assert rows_read == num_samples + num_quarantined, (
+            f"{name}: {rows_read} read, {num_samples} + {num_quarantined} stored"
+        )
+        if num_samples == 0:
+            raise self._nothing_usable(self._tables.quarantine_counts(where))
+        return {
+            "rows_read": rows_read,
+            "num_samples": num_samples,
+            "num_quarantined": num_quarantined,
+        }
+
+    def _nothing_usable(self, by_code: dict[str, int]) -> EmptySourceError:
+        found = ", ".join(f"{count} {code}" for code, count in by_code.items())
+        if by_code.keys() & {schema.QuarantineCode.IMAGE_MISSING, "path_escapes_root"}:
+            hint = "Name the folder that image paths are relative to with --image-root."
+        else:
+            hint = "Check that the file is of the format it was read as (--format)."
+        return EmptySourceError(
+            f"No record of {self._path} can be used ({found}, read as {self._format.name}).",
+            hint=hint,
+        )
+
+    def _fingerprint(self) -> tuple[int, int]:
+        status = self._path.stat()
+        return status.st_size, status.st_mtime_ns
+
+    def _hash_file(self, progress: Progress) -> str:
+        digest = hashlib.sha256()
+        try:
+            with (
+                self._path.open("rb") as file,
+                progress.task(f"check {self._path.name}", self._fingerprint()[0], "bytes") as task,
+            ):
+                while chunk := file.read(_HASH_CHUNK_BYTES):
+                    digest.update(chunk)
+                    task.advance(len(chunk))
+        except KeyboardInterrupt:
+            raise InterruptedStageError(
+                f"Ingest was stopped before {self._path.name} was read.",
+                hint="Run the same command again.",
+            ) from None
+        except OSError as error:
+            raise InputError(
+                f"{self._path} cannot be read: {error.strerror}.",
+                hint="Check the file and its permissions.",
+            ) from error
+        return digest.hexdigest()
+
+
+def ingest_record(tables: AuditTables) -> dict[str, Any]:
+    """Describe all finished sources of an audit, for its run record and its provenance."""
+    summaries = [
+        _summary_of(name, entry, is_new=False)
+        for name, entry in tables.sources().items()
+        if entry["is_finished"]
+    ]
+    sources = []
+    for summary in summaries:
+        source = asdict(summary)
+        del source["is_new"]
+        sources.append(source)
+    return {
+        "sources": sources,
+        "rows_read": sum(summary.rows_read for summary in summaries),
+        "num_samples": sum(summary.num_samples for summary in summaries),
+        "num_quarantined": sum(summary.num_quarantined for summary in summaries),
+        "num_images": tables.num_images(),
+        "quarantine_by_code": tables.quarantine_counts(),
+    }
+
+
+def _summary_of(name: str, entry: dict[str, Any], *, is_new: bool) -> SourceSummary:
+    return SourceSummary(
+        source=name,
+        format=entry["format"],
+        sha256=entry["sha256"],
+        split=entry["split"],
+        rows_read=entry["rows_read"],
+        num_samples=entry["num_samples"],
+        num_quarantined=entry["num_quarantined"],
+        is_new=is_new,
+    )
+
+
+def _table(rows: Iterable[dict[str, Any]], table_schema: pa.Schema) -> pa.Table:
+    return pa.Table.from_pylist(list(rows), schema=table_schema)
+
+
+def _typed_name(path: Path) -> str:
+    """Name a source as the user typed it, but never by an absolute path, which is private."""
+    if not path.is_absolute():
+        return Path(os.path.normpath(path)).as_posix()
+    with suppress(ValueError):
+        return path.relative_to(Path.cwd()).as_posix()
+    return path.name
+
+
+def _stem_of(name: str) -> str:
+    """Drop the number that tells sources of the same name apart."""
+    return re.sub(r"#\d+$", "", name)
+
+
+def _digest_of_path(path: Path) -> str:
+    return hashlib.sha256(os.path.realpath(path).encode(errors="surrogateescape")).hexdigest()[:32]

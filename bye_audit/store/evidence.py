@@ -1,0 +1,122 @@
+"""What ``score`` measured, read for the detectors: by column name, never by a sample's name."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from bye_audit import schema
+from bye_audit.core.detectors import Evidence
+from bye_audit.errors import NumericError, StageNotRunError
+from bye_audit.store.tables import AuditTables
+
+_ENTROPY_NAME = re.compile(rf"{schema.ENTROPY_PREFIX}(\d+)")
+_SCORED = f"score_status = '{schema.ScoreStatus.OK}'"
+_LOGP_COLUMNS = ("answer_logp", "answer_logp_base")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScoredSamples:
+    """Samples that have scores, in table order, with what was measured of them.
+
+    Parameters
+    ----------
+    sample_id
+        One a row of the evidence.
+    evidence
+        As the detectors take it; NaN stands for null.
+    num_layers
+        Decoder layers that were scored.
+    """
+
+    sample_id: pa.ChunkedArray
+    evidence: Evidence
+    num_layers: int
+
+
+def read_evidence(tables: AuditTables) -> ScoredSamples:
+    """Read the scores of every scored sample, once all samples have been through ``score``.
+
+    Parameters
+    ----------
+    tables
+        Reads ``sample_id``, ``score_status``, ``num_image_tokens``, ``entropy_*`` and, where they
+        exist, ``answer_logp`` and ``answer_logp_base``.
+
+    Returns
+    -------
+    ScoredSamples
+        Possibly of no sample at all: the detectors say how many they need.
+
+    Raises
+    ------
+    StageNotRunError
+        If there are no scores yet or some samples are still to do.
+    NumericError
+        If a stored score is infinite or not a number.
+    """
+    present = tables.sample_columns()
+    layers = entropy_layers(present)
+    _require_complete(tables, layers, present)
+    entropy_names = [schema.entropy_column(layer) for layer in layers]
+    has_logp = all(name in present for name in _LOGP_COLUMNS)
+    columns = ["sample_id", "num_image_tokens", *entropy_names]
+    table = tables.read_samples([*columns, *(_LOGP_COLUMNS if has_logp else ())], _SCORED)
+    entropy_by_layer = [_floats(table, name) for name in entropy_names]
+    logp = {name: _floats(table, name) for name in _LOGP_COLUMNS} if has_logp else {}
+    # Columns that exist but were never filled: plausibility was switched off.
+    has_values = bool(logp) and all(np.isfinite(values).any() for values in logp.values())
+    tokens = table["num_image_tokens"].fill_null(0).to_numpy()
+    return ScoredSamples(
+        sample_id=table["sample_id"],
+        evidence=Evidence(
+            entropy_NL=np.stack(entropy_by_layer, axis=1),
+            num_image_tokens_N=tokens,
+            answer_logp_N=logp["answer_logp"] if has_values else None,
+            answer_logp_base_N=logp["answer_logp_base"] if has_values else None,
+        ),
+        num_layers=len(layers),
+    )
+
+
+def entropy_layers(columns: list[str]) -> list[int]:
+    """Layers that have an entropy column, in order."""
+    found = (_ENTROPY_NAME.fullmatch(name) for name in columns)
+    return sorted(int(match.group(1)) for match in found if match)
+
+
+def _require_complete(tables: AuditTables, layers: list[int], present: list[str]) -> None:
+    hint = f"Run `bye-audit score {tables.uri}` first."
+    if not layers or "score_status" not in present:
+        raise StageNotRunError(f"{tables.uri} has no scores yet.", hint=hint)
+    num_to_do = tables.num_samples("score_status IS NULL")
+    if num_to_do:
+        raise StageNotRunError(
+            f"{num_to_do} of {tables.num_samples()} samples of {tables.uri} are not scored yet.",
+            hint=hint,
+        )
+    if layers != list(range(len(layers))):
+        raise StageNotRunError(
+            f"{tables.uri} has entropies of layers {layers}, with layers missing between them.",
+            hint=f"Run `bye-audit score {tables.uri} --restart`.",
+        )
+
+
+def _floats(table: pa.Table, name: str) -> NDArray[np.float64]:
+    """Values of a column with NaN for null; a stored NaN or infinity is a fault of the scores."""
+    column = table[name]
+    is_null = column.is_null().to_numpy()
+    values = np.asarray(column.to_numpy(), dtype=np.float64)
+    is_wrong = ~np.isfinite(values) & ~is_null
+    if is_wrong.any():
+        first = table["sample_id"][int(np.flatnonzero(is_wrong)[0])].as_py()
+        raise NumericError(
+            f"{int(is_wrong.sum())} samples have a value in {name} that is no finite number, "
+            f"first {first}.",
+            hint="Run `bye-audit score AUDIT --restart`, with float32 if it was done in float16.",
+        )
+    return values

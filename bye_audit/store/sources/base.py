@@ -1,0 +1,80 @@
+"""What every source format can do: read records, keep their raw form, write the survivors back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from bye_audit.store.sources.conversation import BadRecordError, ImageReference
+
+MAX_RECORD_BYTES = 512 << 20
+"""A single record above this is a broken file, not data."""
+
+LoadImages = Callable[[list[str]], dict[str, bytes]]
+
+
+@dataclass(frozen=True)
+class SourceRecord:
+    """One record of a source file."""
+
+    row: int
+    """0-based position among the file's records."""
+    raw: bytes
+    """Its own bytes, or nothing where the container has no bytes of a single record."""
+    value: object
+    """What it parses to."""
+    fault: BadRecordError | None
+    """Why it does not parse."""
+    progress: int
+    """How far it brings the reader on, in the format's unit."""
+
+
+@dataclass(frozen=True)
+class StoredRecord:
+    """One surviving sample on its way back into its source's format."""
+
+    raw: bytes
+    images: list[str]
+
+
+class SourceFormat(Protocol):
+    """One container of records."""
+
+    name: str
+    unit: str
+
+    def describe(self, path: Path) -> dict[str, Any]:
+        """What writing back will need and ``total``, the length in ``unit``.
+
+        Raises
+        ------
+        SourceFormatError
+            If the file is not of this format.
+        """
+        ...
+
+    def records(self, path: Path, first_row: int) -> Iterator[SourceRecord]:
+        """Read records from ``first_row`` on, without holding the file in memory."""
+        ...
+
+    def stored_raw(
+        self, record: SourceRecord, references: list[ImageReference], digests: list[str]
+    ) -> bytes:
+        """Form of a record to keep: everything but the images' bytes."""
+        ...
+
+    def value_of(self, raw: bytes) -> object:
+        """Parse a stored form; embedded images are stand-ins of no use."""
+        ...
+
+    def write(
+        self,
+        path: Path,
+        records: Iterable[StoredRecord],
+        description: dict[str, Any],
+        load_images: LoadImages,
+    ) -> None:
+        """Write records as a new file of this format."""
+        ...

@@ -1,0 +1,90 @@
+"""Chat JSONL: one record a line, images as paths or as base64 ``data:`` URLs inside the text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from bye_audit.errors import SourceFormatError
+from bye_audit.store.sources import json_text
+from bye_audit.store.sources.base import (
+    MAX_RECORD_BYTES,
+    LoadImages,
+    SourceRecord,
+    StoredRecord,
+)
+from bye_audit.store.sources.conversation import ImageReference
+from bye_audit.store.sources.json_text import JSON_SPACE
+
+_BOM = b"\xef\xbb\xbf"
+
+
+class ChatJsonlFormat:
+    """Lines of JSON, as OpenAI's chat fine-tuning and most newer recipes use them."""
+
+    name = "chat-jsonl"
+    unit = "bytes"
+
+    def describe(self, path: Path) -> dict[str, Any]:
+        """Find the file's size and how its lines end."""
+        total = path.stat().st_size
+        with path.open("rb") as file:
+            first = file.readline(MAX_RECORD_BYTES)
+            file.seek(max(0, total - 1))
+            last = file.read(1)
+        framing = {
+            "head": "\ufeff" if first.startswith(_BOM) else "",
+            "separator": "\r\n" if first.endswith(b"\r\n") else "\n",
+            "ends": last == b"\n",
+        }
+        return {"total": total, "framing": framing}
+
+    def records(self, path: Path, first_row: int) -> Iterator[SourceRecord]:
+        """Read lines one by one; empty ones are no records."""
+        row = 0
+        with path.open("rb") as file:
+            while line := file.readline(MAX_RECORD_BYTES):
+                if len(line) >= MAX_RECORD_BYTES:
+                    raise SourceFormatError(
+                        f"{path} has a line of more than {MAX_RECORD_BYTES} bytes after record "
+                        f"{row}.",
+                        hint="Check that the file is JSONL, one record a line.",
+                    )
+                raw = line.removeprefix(_BOM) if row == 0 else line
+                raw = raw.strip(JSON_SPACE)
+                if not raw:
+                    continue
+                if row >= first_row:
+                    yield json_text.parse_record(row, raw, len(line))
+                row += 1
+
+    def stored_raw(
+        self, record: SourceRecord, references: list[ImageReference], digests: list[str]
+    ) -> bytes:
+        """Keep the record's own bytes, images inside them left out."""
+        return json_text.without_images(record.raw, references, digests)
+
+    def value_of(self, raw: bytes) -> object:
+        """Parse a stored record."""
+        return json_text.value_of(raw)
+
+    def write(
+        self,
+        path: Path,
+        records: Iterable[StoredRecord],
+        description: dict[str, Any],
+        load_images: LoadImages,
+    ) -> None:
+        """Write records as lines."""
+        framing = description.get("framing") or {"head": "", "separator": "\n", "ends": True}
+        separator = framing["separator"].encode()
+        with path.open("wb") as file:
+            file.write(framing["head"].encode())
+            is_first = True
+            for record in records:
+                file.write(b"" if is_first else separator)
+                file.write(json_text.with_images(record, load_images))
+                is_first = False
+            if framing["ends"] and not is_first:
+                file.write(separator)

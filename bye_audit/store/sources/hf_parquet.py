@@ -1,0 +1,207 @@
+"""Hugging Face Parquet: images as ``struct<bytes, path>``, one or a list, beside the messages."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bye_audit.errors import SourceFormatError
+from bye_audit.schema import QuarantineCode
+from bye_audit.store.sources.base import LoadImages, SourceRecord, StoredRecord
+from bye_audit.store.sources.conversation import BadRecordError, ImageReference
+
+_READ_ROWS = 256
+_ROW_GROUP_ROWS = 100
+_SHA256, _BASE64, _ARROW = "$sha256", "$base64", "$arrow"
+
+
+class HfParquetFormat:
+    """A Parquet file with image and conversation columns."""
+
+    name = "hf-parquet"
+    unit = "samples"
+
+    def describe(self, path: Path) -> dict[str, Any]:
+        """Find the number of rows and the columns' types.
+
+        Raises
+        ------
+        SourceFormatError
+            If it is no Parquet file or has no usable columns.
+        """
+        file = _open(path)
+        schema = file.schema_arrow
+        return {
+            "total": file.metadata.num_rows,
+            "arrow_schema": base64.b64encode(schema.serialize().to_pybytes()).decode(),
+        }
+
+    def records(self, path: Path, first_row: int) -> Iterator[SourceRecord]:
+        """Read rows batch by batch, skipping whole row groups before ``first_row``."""
+        file = _open(path)
+        row, groups = 0, list(range(file.metadata.num_row_groups))
+        while groups and row + file.metadata.row_group(groups[0]).num_rows <= first_row:
+            row += file.metadata.row_group(groups.pop(0)).num_rows
+        batches = file.iter_batches(batch_size=_READ_ROWS, row_groups=groups)
+        while True:
+            try:
+                batch = next(batches, None)
+            except (pa.ArrowException, OSError) as error:
+                raise _broken(path, error) from error
+            if batch is None:
+                return
+            for value, fault in _rows(batch):
+                if row >= first_row:
+                    yield SourceRecord(row, b"", value, fault, 1)
+                row += 1
+
+    def stored_raw(
+        self, record: SourceRecord, references: list[ImageReference], digests: list[str]
+    ) -> bytes:
+        """Render the row as JSON; bytes become digests of images, or base64."""
+        del references
+        known = set(digests)
+        return json.dumps(
+            _render(record.value, known), ensure_ascii=False, allow_nan=False
+        ).encode(errors="surrogatepass")
+
+    def value_of(self, raw: bytes) -> object:
+        """Parse a stored row; bytes stay the text that stands for them."""
+        value: object = json.loads(raw, object_hook=_stand_in)
+        return value
+
+    def write(
+        self,
+        path: Path,
+        records: Iterable[StoredRecord],
+        description: dict[str, Any],
+        load_images: LoadImages,
+    ) -> None:
+        """Write rows under the schema of their source."""
+        schema = pa.ipc.read_schema(
+            pa.py_buffer(base64.b64decode(description["arrow_schema"]))
+        )
+        with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+            for group in _groups(records, _ROW_GROUP_ROWS):
+                images = load_images([digest for record in group for digest in record.images])
+                rows = [_revive_row(record.raw, schema, images) for record in group]
+                writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+
+
+def _open(path: Path) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(path)
+    except (pa.ArrowException, OSError) as error:
+        raise _broken(path, error) from error
+
+
+def _broken(path: Path, error: Exception) -> SourceFormatError:
+    return SourceFormatError(
+        f"{path} is not readable Parquet: {' '.join(str(error).split())[:200]}.",
+        hint="Fetch the file again; nothing of it was kept.",
+    )
+
+
+def _groups(records: Iterable[StoredRecord], size: int) -> Iterator[list[StoredRecord]]:
+    iterator = iter(records)
+    while group := list(islice(iterator, size)):
+        yield group
+
+
+# --- rows as JSON ------------------------------------------------------------------------------
+
+
+def _rows(batch: pa.RecordBatch) -> list[tuple[object, BadRecordError | None]]:
+    try:
+        return [(value, None) for value in _values(batch)]
+    except UnicodeDecodeError:
+        if batch.num_rows > 1:
+            # One bad text must not cost the rows around it.
+            return [_rows(batch.slice(i, 1))[0] for i in range(batch.num_rows)]
+        return [(None, BadRecordError(QuarantineCode.BAD_JSON, "a text of the row is not UTF-8"))]
+
+
+def _values(batch: pa.RecordBatch) -> list[dict[str, Any]]:
+    """Turn a batch into Python rows; columns JSON has no words for travel as Arrow bytes."""
+    columns = {}
+    for field, column in zip(batch.schema, batch.columns, strict=True):
+        if _is_plain(field.type):
+            columns[field.name] = column.to_pylist()
+        else:
+            columns[field.name] = [_as_arrow(field, column, i) for i in range(batch.num_rows)]
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _as_arrow(field: pa.Field, column: pa.Array, index: int) -> dict[str, str]:
+    sink = pa.BufferOutputStream()
+    row = pa.record_batch([column.slice(index, 1)], schema=pa.schema([field]))
+    with pa.ipc.new_stream(sink, row.schema) as writer:
+        writer.write_batch(row)
+    return {_ARROW: base64.b64encode(sink.getvalue().to_pybytes()).decode()}
+
+
+def _is_plain(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        return all(_is_plain(field.type) for field in kind)
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        return _is_plain(kind.value_type)
+    return bool(
+        pa.types.is_boolean(kind)
+        or pa.types.is_integer(kind)
+        or pa.types.is_float32(kind)
+        or pa.types.is_float64(kind)
+        or pa.types.is_null(kind)
+        or pa.types.is_string(kind)
+        or pa.types.is_large_string(kind)
+        or pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+    )
+
+
+def _render(value: Any, known: set[str]) -> Any:
+    if isinstance(value, dict):
+        return {name: _render(item, known) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_render(item, known) for item in value]
+    if isinstance(value, bytes):
+        digest = hashlib.sha256(value).hexdigest()
+        if digest in known:
+            return {_SHA256: digest}
+        return {_BASE64: base64.b64encode(value).decode()}
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
+
+
+def _stand_in(value: dict[str, Any]) -> Any:
+    """Give rendered bytes some bytes again, so that the row reads as what it was."""
+    return b"-" if value.keys() <= {_SHA256, _BASE64} and len(value) == 1 else value
+
+
+def _revive_row(raw: bytes, schema: pa.Schema, images: dict[str, bytes]) -> dict[str, Any]:
+    row = json.loads(raw)
+    return {field.name: _revive(row[field.name], field.type, images) for field in schema}
+
+
+def _revive(value: Any, kind: pa.DataType, images: dict[str, bytes]) -> Any:
+    if value is None:
+        return None
+    if not _is_plain(kind):
+        reader = pa.ipc.open_stream(base64.b64decode(value[_ARROW]))
+        return reader.read_all().column(0)[0]
+    if pa.types.is_struct(kind):
+        return {field.name: _revive(value[field.name], field.type, images) for field in kind}
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        return [_revive(item, kind.value_type, images) for item in value]
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        return images[value[_SHA256]] if _SHA256 in value else base64.b64decode(value[_BASE64])
+    return float(value) if pa.types.is_floating(kind) else value

@@ -1,0 +1,211 @@
+"""Images as a dataset gives them: found inside one folder, decoded under limits, never trusted."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import io
+import os
+import stat
+import warnings
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from urllib.parse import unquote
+
+from PIL import Image
+
+from bye_audit.schema import QuarantineCode
+from bye_audit.store.sources.conversation import BadRecordError, ImageReference
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "MPO")
+MAX_IMAGE_PIXELS = 64_000_000
+MAX_IMAGE_BYTES = 128 << 20
+_CACHED_PATHS = 1_000_000
+_DRAFT_SHRINK = 8
+
+
+@dataclass(frozen=True)
+class CheckedImage:
+    """An image that decodes to its end."""
+
+    sha256: str
+    content: bytes
+    format: str
+    width: int
+    height: int
+
+
+def split_data_url(text: str) -> tuple[str, str] | None:
+    """Divide a base64 ``data:`` URL into its head and its payload; None if it is no such URL."""
+    if not text[:5].lower() == "data:":
+        return None
+    head, comma, payload = text.partition(",")
+    return head + comma, payload
+
+
+def relative_path(text: str) -> str | None:
+    """Normal form of a reference that is a relative path staying in its folder, else None."""
+    if "\0" in text or PureWindowsPath(text).drive or PurePosixPath(text).is_absolute():
+        return None
+    normal = os.path.normpath(text)
+    return None if normal in (".", "..") or normal.startswith("../") else normal
+
+
+class ImageLoader:
+    """Fetches the images that records name and checks each distinct one once.
+
+    Parameters
+    ----------
+    root
+        The folder no path may leave, not even through symbolic links.
+    known
+        Digests of images stored already; newly checked ones are added to it.
+    reserved_name
+        Name of the source file: an image path that begins with it could not be written beside
+        the exported source.
+    """
+
+    def __init__(self, root: Path, known: set[str], reserved_name: str = "") -> None:
+        self._root = os.path.realpath(root)
+        self._known = known
+        self._reserved = reserved_name.casefold()
+        self._by_path: dict[str, str] = {}
+        self._new: list[CheckedImage] = []
+
+    def take_new(self) -> list[CheckedImage]:
+        """Hand over the images checked since the last call that are not stored yet."""
+        taken, self._new = self._new, []
+        return taken
+
+    def load(self, reference: ImageReference) -> str:
+        """Load and check one image, and give its sha256.
+
+        Raises
+        ------
+        BadRecordError
+            With the code of what is wrong.
+        """
+        if reference.content is not None:
+            return self._check(reference.content, "the embedded image")
+        assert reference.text is not None, "a reference has bytes or text"
+        text = reference.text
+        data = split_data_url(text)
+        if data is not None:
+            return self._check(_decode_base64(*data), "the data: URL")
+        scheme, colon, _ = text.partition("://")
+        if colon and scheme.lower() != "file":
+            raise BadRecordError(
+                QuarantineCode.IMAGE_REMOTE, f"{_clip(text)} would have to be downloaded"
+            )
+        if text in self._by_path:
+            return self._by_path[text]
+        digest = self._check(self._read(text), _clip(text))
+        if len(self._by_path) >= _CACHED_PATHS:
+            self._by_path.clear()
+        self._by_path[text] = digest
+        return digest
+
+    def _read(self, text: str) -> bytes:
+        path = self._resolve(text)
+        try:
+            # Not blocking, so that a named pipe put there cannot make ingest wait for ever.
+            descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        except (OSError, ValueError):
+            raise BadRecordError(
+                QuarantineCode.IMAGE_MISSING, f"there is no readable file {_clip(text)}"
+            ) from None
+        with os.fdopen(descriptor, "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise BadRecordError(QuarantineCode.IMAGE_MISSING, f"{_clip(text)} is not a file")
+            if status.st_size > MAX_IMAGE_BYTES:
+                raise BadRecordError(
+                    QuarantineCode.DECOMPRESSION_BOMB,
+                    f"{_clip(text)} has {status.st_size} bytes, more than {MAX_IMAGE_BYTES}",
+                )
+            return file.read()
+
+    def _resolve(self, text: str) -> str:
+        path = unquote(text[7:]) if text[:7].lower() == "file://" else text
+        if "\0" in path:
+            raise BadRecordError(QuarantineCode.BAD_IMAGE_FIELD, "the image path has a NUL")
+        normal = relative_path(path)
+        if normal is not None and self._reserved == normal.partition("/")[0].casefold():
+            raise BadRecordError(
+                QuarantineCode.BAD_IMAGE_FIELD, "the image path begins with the source's own name"
+            )
+        try:
+            resolved = os.path.realpath(os.path.join(self._root, path))  # noqa: PTH118
+            inside = os.path.commonpath([resolved, self._root]) == self._root
+        except (OSError, ValueError):
+            inside, resolved = False, ""
+        if not inside or (normal is None and not os.path.isabs(path)):  # noqa: PTH117
+            raise BadRecordError(
+                QuarantineCode.PATH_ESCAPES_ROOT, f"{_clip(text)} is outside the image folder"
+            )
+        return resolved
+
+    def _check(self, content: bytes, where: str) -> str:
+        if not content:
+            raise BadRecordError(QuarantineCode.IMAGE_EMPTY, f"{where} is empty")
+        if len(content) > MAX_IMAGE_BYTES:
+            raise BadRecordError(
+                QuarantineCode.DECOMPRESSION_BOMB,
+                f"{where} has {len(content)} bytes, more than {MAX_IMAGE_BYTES}",
+            )
+        digest = hashlib.sha256(content).hexdigest()
+        if digest in self._known:
+            return digest
+        file_format, width, height = inspect_image(content, where)
+        self._known.add(digest)
+        self._new.append(CheckedImage(digest, content, file_format, width, height))
+        return digest
+
+
+def inspect_image(content: bytes, where: str = "the image") -> tuple[str, int, int]:
+    """Decode an image to its end and tell format, width and height.
+
+    Raises
+    ------
+    BadRecordError
+        If it does not decode, or has more than ``MAX_IMAGE_PIXELS``.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+                width, height = image.size
+                if width * height > MAX_IMAGE_PIXELS:
+                    raise BadRecordError(
+                        QuarantineCode.DECOMPRESSION_BOMB,
+                        f"{where} has {width} x {height} pixels, more than {MAX_IMAGE_PIXELS}",
+                    )
+                # A reduced JPEG decode still reads to the end of the file, which verify() does not.
+                image.draft("RGB", (width // _DRAFT_SHRINK, height // _DRAFT_SHRINK))
+                image.load()
+                return str(image.format), width, height
+    except BadRecordError:
+        raise
+    except Image.DecompressionBombError:
+        raise BadRecordError(
+            QuarantineCode.DECOMPRESSION_BOMB, f"{where} has far too many pixels"
+        ) from None
+    except Exception as error:  # noqa: BLE001 - decoders raise anything on hostile bytes
+        raise BadRecordError(
+            QuarantineCode.IMAGE_UNDECODABLE, f"{where} does not decode ({type(error).__name__})"
+        ) from None
+
+
+def _decode_base64(head: str, payload: str) -> bytes:
+    if ";base64," not in head.lower():
+        raise BadRecordError(QuarantineCode.BAD_BASE64, "the data: URL is not base64")
+    try:
+        return base64.b64decode(payload, validate=True)
+    except (binascii.Error, ValueError):
+        raise BadRecordError(QuarantineCode.BAD_BASE64, "the base64 text is broken") from None
+
+
+def _clip(text: str, limit: int = 120) -> str:
+    shown = repr(text)
+    return shown if len(shown) <= limit else shown[: limit - 3] + "..."

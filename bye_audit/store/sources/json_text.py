@@ -1,0 +1,69 @@
+"""What JSON containers share: parsing under limits, and raw text without the images inside it."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+
+from bye_audit.schema import QuarantineCode
+from bye_audit.store.sources.base import LoadImages, SourceRecord, StoredRecord
+from bye_audit.store.sources.conversation import BadRecordError, ImageReference
+from bye_audit.store.sources.images import split_data_url
+
+JSON_SPACE = b" \t\r\n"
+# A NUL cannot be part of valid JSON text, so a stand-in can never be mistaken for the dataset's own.
+_STAND_IN = re.compile(rb"\x00([0-9a-f]{64})\x00")
+
+
+def parse_record(row: int, raw: bytes, progress: int) -> SourceRecord:
+    """Parse one record's text; a fault is kept with it, not raised."""
+    try:
+        return SourceRecord(row, raw, json.loads(raw), None, progress)
+    except UnicodeDecodeError as error:
+        detail = f"byte {error.start} is not UTF-8"
+    except json.JSONDecodeError as error:
+        detail = f"{error.msg} at character {error.pos}"
+    except RecursionError:
+        detail = "it is nested too deeply"
+    except ValueError as error:
+        detail = str(error)[:200]
+    return SourceRecord(
+        row, raw, None, BadRecordError(QuarantineCode.BAD_JSON, f"the record: {detail}"), progress
+    )
+
+
+def without_images(raw: bytes, references: list[ImageReference], digests: list[str]) -> bytes:
+    """Put digests in place of base64 images wherever that can be undone byte for byte."""
+    for reference, digest in zip(references, digests, strict=True):
+        data = split_data_url(reference.text or "")
+        if data is None:
+            continue
+        payload = data[1].encode()
+        if _is_canonical(payload):
+            raw = raw.replace(payload, b"\0" + digest.encode() + b"\0")
+    return raw
+
+
+def with_images(record: StoredRecord, load_images: LoadImages) -> bytes:
+    """Undo `without_images`: the record as it stood in its source, byte for byte."""
+    digests = [match.decode() for match in _STAND_IN.findall(record.raw)]
+    if not digests:
+        return record.raw
+    images = load_images(digests)
+    return _STAND_IN.sub(lambda m: base64.b64encode(images[m[1].decode()]), record.raw)
+
+
+def value_of(raw: bytes) -> object:
+    """Parse text in which stand-ins may be."""
+    value: object = json.loads(raw, strict=False)
+    return value
+
+
+def _is_canonical(payload: bytes) -> bool:
+    """Tell whether encoding the decoded bytes gives the same text again."""
+    try:
+        return base64.b64encode(base64.b64decode(payload, validate=True)) == payload
+    except (binascii.Error, ValueError):
+        return False

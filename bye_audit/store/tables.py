@@ -1,0 +1,460 @@
+"""The audit directory: one LanceDB database of five tables and the adapters beside them."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import lance
+import lancedb
+import pyarrow as pa
+
+from bye_audit import schema
+from bye_audit.errors import SchemaMismatchError, StorageError, TableError
+from bye_audit.store.border import missing_column_error, storage_errors
+from bye_audit.store.digest import digest_of_samples
+
+_SCHEMAS = {
+    # Samples come last: where they exist, the other tables exist too, whenever create was killed.
+    schema.IMAGES: schema.images_schema,
+    schema.QUARANTINE: schema.quarantine_schema,
+    schema.HEAD_SCORES: schema.head_scores_schema,
+    schema.RUNS: schema.runs_schema,
+    schema.SAMPLES: schema.samples_schema,
+}
+_SOURCE_KEY = "bye_audit.source/"
+_CONFLICT_RETRIES = 50
+_INGEST_FIRST = "Run `bye-audit ingest AUDIT SOURCE...` first."
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished stage."""
+
+    run_id: str
+    stage: str
+    finished_at: str
+    record: dict[str, Any]
+
+
+def new_run_id(stage: str) -> str:
+    """Make a run id that sorts by time and is never used twice."""
+    return f"{stage}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid4().hex[:4]}"
+
+
+def sql_text(value: str) -> str:
+    """Quote a text for use inside a ``where``."""
+    return "'" + value.replace("'", "''") + "'"
+
+
+class AuditTables:
+    """Everything stages read from and write to an audit directory.
+
+    Made by `create` or `open`. Every method sees the newest committed state, so two processes may
+    use the same directory; every write is one atomic commit.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+
+    # --- opening -------------------------------------------------------------------------------
+
+    @classmethod
+    def create(cls, uri: str | Path) -> AuditTables:
+        """Open the audit directory, making it and its tables where they are missing.
+
+        Raises
+        ------
+        TableError
+            If the path is a file or a folder that holds something else.
+        SchemaMismatchError
+            If a newer version of bye-audit wrote the tables.
+        StorageError
+            If the directory cannot be written.
+        """
+        uri = str(uri)
+        _refuse_foreign_folder(uri)
+        with storage_errors(f"create the audit tables in {uri}"):
+            database = lancedb.connect(uri)
+            present = set(database.list_tables().tables)
+            for name, make_schema in _SCHEMAS.items():
+                if name not in present:
+                    database.create_table(name, schema=make_schema(), exist_ok=True)
+        return cls.open(uri)
+
+    @classmethod
+    def open(cls, uri: str | Path) -> AuditTables:
+        """Open an existing audit directory.
+
+        Raises
+        ------
+        TableError
+            If there is none.
+        SchemaMismatchError
+            If a newer version of bye-audit wrote the tables.
+        """
+        tables = cls(str(uri))
+        if "://" not in tables.uri and not Path(tables.uri, "samples.lance").is_dir():
+            raise TableError(f"{tables.uri} is not an audit directory.", hint=_INGEST_FIRST)
+        stored = (tables._dataset(schema.SAMPLES).schema.metadata or {}).get(
+            schema.SCHEMA_VERSION_KEY.encode(), b"none"
+        )
+        if stored != str(schema.SCHEMA_VERSION).encode():
+            raise SchemaMismatchError(
+                f"{tables.uri} has tables of schema version {stored.decode(errors='replace')}, "
+                f"this bye-audit knows version {schema.SCHEMA_VERSION}.",
+                hint="Use the bye-audit version that wrote it, or ingest into a new directory.",
+            )
+        return tables
+
+    def directory(self, name: str) -> Path:
+        """Return the folder ``name`` inside the audit directory, made if missing."""
+        if "://" in self.uri:
+            raise StorageError(
+                f"{self.uri} is not on a local disk, so {name} cannot be kept beside its tables.",
+                hint="Use a local audit directory for this stage.",
+            )
+        folder = Path(self.uri, name)
+        with storage_errors(f"make the folder {name} in {self.uri}"):
+            folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def dataset(self, name: str) -> lance.LanceDataset:
+        """Return one table as a Lance dataset at its newest version, for reading only."""
+        return self._dataset(name)
+
+    def _dataset(self, name: str) -> lance.LanceDataset:
+        with storage_errors(f"open the table {name} of {self.uri}"):
+            return lance.dataset(f"{self.uri.rstrip('/')}/{name}.lance")
+
+    # --- samples: reading ----------------------------------------------------------------------
+
+    def num_samples(self, where: str | None = None) -> int:
+        """Count samples, all or those for which the SQL condition ``where`` holds."""
+        with storage_errors("count samples"):
+            return int(self._dataset(schema.SAMPLES).count_rows(filter=where))
+
+    def sample_columns(self) -> list[str]:
+        """Names of the samples' columns that exist now."""
+        return list(self._dataset(schema.SAMPLES).schema.names)
+
+    def column_metadata(self, name: str) -> dict[str, str]:
+        """What a samples column says of itself, such as the model an entropy came from."""
+        fields = self._dataset(schema.SAMPLES).schema
+        if name not in fields.names:
+            raise missing_column_error(name)
+        return {k.decode(): v.decode() for k, v in (fields.field(name).metadata or {}).items()}
+
+    def read_samples(
+        self, columns: Sequence[str], where: str | None = None, limit: int | None = None
+    ) -> pa.Table:
+        """Read samples' columns, in the order of ingest.
+
+        Raises
+        ------
+        StageNotRunError
+            If a column does not exist yet.
+        """
+        dataset = self._dataset(schema.SAMPLES)
+        _check_columns(dataset, columns)
+        with storage_errors("read samples"):
+            return dataset.to_table(columns=list(columns), filter=where, limit=limit)
+
+    def scan_samples(
+        self, columns: Sequence[str], where: str | None = None, batch_size: int = 1024
+    ) -> Iterator[pa.RecordBatch]:
+        """Read samples' columns in batches, in the order of ingest, from one fixed version."""
+        dataset = self._dataset(schema.SAMPLES)
+        _check_columns(dataset, columns)
+        yield from _scan(dataset, columns, where, batch_size)
+
+    def load_images(self, digests: Sequence[str]) -> dict[str, bytes]:
+        """Read the bytes of the images with these sha256 digests.
+
+        Raises
+        ------
+        TableError
+            If an image is not there, which only a damaged audit directory can cause.
+        """
+        wanted = list(dict.fromkeys(digests))
+        if not wanted:
+            return {}
+        condition = f"sha256 IN ({', '.join(sql_text(digest) for digest in wanted)})"
+        with storage_errors("read images"):
+            found = self._dataset(schema.IMAGES).to_table(
+                columns=["sha256", "image"], filter=condition
+            )
+        images = dict(zip(found["sha256"].to_pylist(), found["image"].to_pylist(), strict=True))
+        missing = [digest for digest in wanted if digest not in images]
+        if missing:
+            raise TableError(
+                f"{self.uri} lacks {len(missing)} images that its samples name, first {missing[0]}.",
+                hint="The audit directory is damaged: ingest the sources into a new one.",
+            )
+        return images
+
+    # --- samples: writing ----------------------------------------------------------------------
+
+    def append_samples(self, table: pa.Table) -> None:
+        """Append new samples as one commit; columns of later stages stay null."""
+        self._append(schema.SAMPLES, table)
+
+    def append_images(self, table: pa.Table) -> None:
+        """Append images; the caller sees to it that none is stored twice."""
+        self._append(schema.IMAGES, table)
+
+    def append_quarantine(self, table: pa.Table) -> None:
+        """Append records that could not become samples."""
+        self._append(schema.QUARANTINE, table)
+
+    def _append(self, name: str, table: pa.Table) -> None:
+        if table.num_rows == 0:
+            return
+        with storage_errors(f"write to the table {name} of {self.uri}"):
+            lance.write_dataset(table, self._dataset(name), mode="append")
+
+    def add_sample_columns(self, fields: Sequence[pa.Field]) -> None:
+        """Add columns of nulls, with their metadata; those already there with this type stay.
+
+        Raises
+        ------
+        SchemaMismatchError
+            If a column of that name has another type.
+        """
+        dataset = self._dataset(schema.SAMPLES)
+        new = []
+        for field in fields:
+            if field.name not in dataset.schema.names:
+                new.append(field)
+            elif dataset.schema.field(field.name).type != field.type:
+                raise SchemaMismatchError(
+                    f"Column {field.name} is {dataset.schema.field(field.name).type}, "
+                    f"not {field.type}.",
+                    hint="Ingest into a new audit directory.",
+                )
+        if new:
+            with storage_errors("add columns to the samples"):
+                dataset.add_columns(pa.schema(new))
+
+    def drop_sample_columns(self, names: Sequence[str]) -> None:
+        """Drop columns of later stages; names that are not there are no fault."""
+        dataset = self._dataset(schema.SAMPLES)
+        known = [name for name in names if name in dataset.schema.names]
+        assert not set(known) & set(schema.samples_schema().names), "ingest's columns are kept"
+        if known:
+            with storage_errors("drop columns of the samples"):
+                dataset.drop_columns(known)
+
+    def update_samples(self, table: pa.Table) -> None:
+        """Set columns of existing samples, matched by ``sample_id``, as one commit.
+
+        Only the columns given are rewritten, never texts or images; writing the same values
+        again changes nothing, so a killed stage may repeat its last batch.
+
+        Raises
+        ------
+        TableError
+            If a ``sample_id`` is not in the table.
+        """
+        if table.num_rows == 0:
+            return
+        dataset = self._dataset(schema.SAMPLES)
+        _check_columns(dataset, table.column_names)
+        with storage_errors("write to the samples"):
+            stats = (
+                dataset.merge_insert("sample_id")
+                .when_matched_update_all()
+                # Other modes rewrite whole rows, and lancedb's own merge has no such choice.
+                .write_mode("rewrite_columns")
+                .conflict_retries(_CONFLICT_RETRIES)
+                .execute(table)
+            )
+        if stats["num_updated_rows"] != table.num_rows:
+            raise TableError(
+                f"Only {stats['num_updated_rows']} of {table.num_rows} samples were found for "
+                "an update.",
+                hint="The samples changed meanwhile: run the stage again.",
+            )
+
+    # --- quarantine, heads, runs ---------------------------------------------------------------
+
+    def num_quarantined(self, where: str | None = None) -> int:
+        """Count records that could not become samples."""
+        with storage_errors("count quarantined records"):
+            return int(self._dataset(schema.QUARANTINE).count_rows(filter=where))
+
+    def quarantine_counts(self, where: str | None = None) -> dict[str, int]:
+        """Count quarantined records by code, commonest first."""
+        counts: Counter[str] = Counter()
+        for batch in _scan(self._dataset(schema.QUARANTINE), ["code"], where, 65536):
+            counts.update(batch["code"].to_pylist())
+        return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+    def delete_quarantine(self, where: str) -> None:
+        """Forget quarantined records, so that their source rows can be read again."""
+        if self.num_quarantined(where):
+            with storage_errors("clear quarantined records"):
+                self._dataset(schema.QUARANTINE).delete(where)
+
+    def append_head_scores(self, table: pa.Table) -> None:
+        """Append per-head statistics of one score run."""
+        self._append(schema.HEAD_SCORES, table)
+
+    def scan_head_scores(
+        self, run_id: str, columns: Sequence[str], batch_size: int = 1024
+    ) -> Iterator[pa.RecordBatch]:
+        """Read per-head statistics of one score run in batches."""
+        dataset = self._dataset(schema.HEAD_SCORES)
+        yield from _scan(dataset, columns, f"score_run = {sql_text(run_id)}", batch_size)
+
+    def record_run(
+        self, stage: str, record: Mapping[str, Any], run_id: str | None = None
+    ) -> Run:
+        """Write down that a stage has finished, with what it did.
+
+        Raises
+        ------
+        ValueError
+            If the record holds a NaN or an infinity, which no stage may store.
+        """
+        run = Run(
+            run_id=run_id or new_run_id(stage),
+            stage=stage,
+            finished_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            record=dict(record),
+        )
+        text = json.dumps(run.record, allow_nan=False, ensure_ascii=False)
+        row = {
+            "run_id": run.run_id,
+            "stage": stage,
+            "finished_at": run.finished_at,
+            "record": text,
+        }
+        self._append(schema.RUNS, pa.Table.from_pylist([row], schema=schema.runs_schema()))
+        return Run(run.run_id, stage, run.finished_at, json.loads(text))
+
+    def runs(self, stage: str | None = None) -> list[Run]:
+        """Finished stages in the order they finished, all or one stage's."""
+        where = None if stage is None else f"stage = {sql_text(stage)}"
+        with storage_errors("read the runs"):
+            rows = self._dataset(schema.RUNS).to_table(filter=where).to_pylist()
+        return [Run(**{**row, "record": json.loads(row["record"])}) for row in rows]
+
+    def latest_run(self, stage: str) -> Run | None:
+        """Return the last finished run of a stage, or None."""
+        found = self.runs(stage)
+        return found[-1] if found else None
+
+    # --- sources -------------------------------------------------------------------------------
+
+    def sources(self) -> dict[str, dict[str, Any]]:
+        """What ingest knows of every source it has begun, by source name, in order of ingest."""
+        with storage_errors("read the list of sources"):
+            metadata = self._dataset(schema.SAMPLES).metadata
+        found = {
+            key.removeprefix(_SOURCE_KEY): json.loads(value)
+            for key, value in metadata.items()
+            if key.startswith(_SOURCE_KEY)
+        }
+        return dict(sorted(found.items(), key=lambda item: int(item[1]["number"])))
+
+    def record_source(self, name: str, description: Mapping[str, Any]) -> None:
+        """Remember a source; it goes with the samples table, so no row outlives its source."""
+        text = json.dumps(dict(description), allow_nan=False)
+        with storage_errors("write down the source"):
+            self._dataset(schema.SAMPLES).update_metadata({_SOURCE_KEY + name: text})
+
+    def next_row(self, source: str) -> int:
+        """Return the first row of a source that has not become a sample for certain."""
+        rows = _scan(
+            self._dataset(schema.SAMPLES), ["source_row"], f"source = {sql_text(source)}", 65536
+        )
+        return max((max(batch["source_row"].to_pylist()) + 1 for batch in rows), default=0)
+
+    def delete_source(self, name: str) -> None:
+        """Forget a source and all its records; images stay, as other sources may share them."""
+        where = f"source = {sql_text(name)}"
+        self.delete_quarantine(where)
+        with storage_errors("remove a source"):
+            dataset = self._dataset(schema.SAMPLES)
+            if dataset.count_rows(filter=where):
+                dataset.delete(where)
+            dataset.update_metadata({_SOURCE_KEY + name: None})
+
+    def image_digests(self) -> set[str]:
+        """Digests of all stored images."""
+        digests: set[str] = set()
+        for batch in _scan(self._dataset(schema.IMAGES), ["sha256"], None, 65536):
+            digests.update(batch["sha256"].to_pylist())
+        return digests
+
+    def num_images(self) -> int:
+        """Count stored images."""
+        with storage_errors("count images"):
+            return int(self._dataset(schema.IMAGES).count_rows())
+
+    # --- the whole -----------------------------------------------------------------------------
+
+    def content_digest(self) -> str:
+        """Sha256 over what was ingested: unchanged by scoring, compaction and clean-up."""
+        with storage_errors("read samples"):
+            return digest_of_samples(self._dataset(schema.SAMPLES))
+
+    def version(self) -> int:
+        """Version of the samples table."""
+        return int(self._dataset(schema.SAMPLES).version)
+
+    def compact(self) -> None:
+        """Join small fragments of the samples; to be called between stages, never during one."""
+        dataset = self._dataset(schema.SAMPLES)
+        with storage_errors("compact the samples"):
+            if len(dataset.get_fragments()) > 1:
+                dataset.optimize.compact_files()
+
+
+def _scan(
+    dataset: lance.LanceDataset, columns: Sequence[str], where: str | None, batch_size: int
+) -> Iterator[pa.RecordBatch]:
+    with storage_errors("read a table"):
+        batches = iter(
+            dataset.scanner(
+                columns=list(columns), filter=where, batch_size=batch_size, scan_in_order=True
+            ).to_batches()
+        )
+    while True:
+        # Not around the yield: what the caller raises is not storage's fault.
+        with storage_errors("read a table"):
+            batch = next(batches, None)
+        if batch is None:
+            return
+        if batch.num_rows:
+            yield batch
+
+
+def _check_columns(dataset: lance.LanceDataset, columns: Sequence[str]) -> None:
+    names = set(dataset.schema.names)
+    for column in columns:
+        if column not in names:
+            raise missing_column_error(column)
+
+
+def _refuse_foreign_folder(uri: str) -> None:
+    if "://" in uri:
+        return
+    path = Path(uri)
+    if path.exists() and not path.is_dir():
+        raise TableError(f"{uri} is a file, not an audit directory.", hint="Name a new folder.")
+    own = {f"{name}.lance" for name in schema.TABLES} | {"adapters"}
+    if path.is_dir():
+        names = [entry.name for entry in path.iterdir()]
+        if names and not own.intersection(names):
+            raise TableError(
+                f"{uri} holds files but no audit tables.",
+                hint="Name a new folder for the audit; the sources come after it.",
+            )
