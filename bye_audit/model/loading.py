@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
+from peft.utils import ModulesToSaveWrapper
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 from transformers.utils import logging as transformers_logging
 
@@ -68,11 +71,15 @@ class VisionLanguageModel:
 
     def drop_adapter(self) -> None:
         """Take the adapter off for good, so that another one can be trained."""
-        if self.has_adapter:
-            self.model = self.model.unload()
-            self.adapter_digest = None
-            # PEFT leaves this mark behind, and the model would still count as adapted.
-            self.model.__dict__.pop("peft_config", None)
+        if not self.has_adapter:
+            return
+        for module in self.model.modules():
+            if isinstance(module, ModulesToSaveWrapper):
+                # Unloading keeps whole trained modules, which are then no part of any adapter.
+                for adapter in list(module.modules_to_save):
+                    module.modules_to_save[adapter] = module.original_module
+        self.model = self.model.unload()
+        self.adapter_digest = None
 
 
 def load_model(
@@ -254,8 +261,6 @@ def _stop_ids(model: Any, processor: Any) -> frozenset[int]:
 
 
 def _put_adapter(vlm: VisionLanguageModel, adapter_dir: Path) -> None:
-    from peft import PeftModel
-
     weights = adapter_dir / ADAPTER_WEIGHTS
     if not weights.is_file():
         raise AdapterMismatchError(
@@ -270,7 +275,8 @@ def _put_adapter(vlm: VisionLanguageModel, adapter_dir: Path) -> None:
             hint="Give the same --model as in bye-audit finetune, or fine-tune again.",
         )
     try:
-        vlm.model = PeftModel.from_pretrained(vlm.model, str(adapter_dir)).eval()
+        with ignoring_future_warnings():
+            vlm.model = PeftModel.from_pretrained(vlm.model, str(adapter_dir)).eval()
     # safetensors has its own exception class, a direct child of Exception.
     except Exception as error:
         raise AdapterMismatchError(
@@ -297,6 +303,14 @@ def first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     text = lines[0] if lines else type(error).__name__
     return text if len(text) <= 300 else text[:297] + "..."
+
+
+@contextmanager
+def ignoring_future_warnings() -> Iterator[None]:
+    """Keep what PEFT and transformers have to tell each other from the user."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
 
 
 @contextmanager

@@ -1,0 +1,510 @@
+"""Fine-tuning the provisional adapter: the Hugging Face Trainer, PEFT, and the paper's settings.
+
+Shape legend: B samples, S positions, K kept positions, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import Tensor, nn
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from bye_audit.config import FinetuneConfig
+from bye_audit.errors import (
+    FinetuneDivergedError,
+    InterruptedStageError,
+    ModelError,
+    UnsupportedModelError,
+)
+from bye_audit.model.loading import (
+    ADAPTER_WEIGHTS,
+    VisionLanguageModel,
+    file_digest,
+    first_line,
+    ignoring_future_warnings,
+    write_adapter_card,
+)
+from bye_audit.model.prompts import (
+    IGNORED_LABEL,
+    Conversation,
+    ConversationEncoder,
+    ConversationError,
+    Encoding,
+)
+from bye_audit.progress import SILENT, Progress, Task
+
+CHECKPOINT_DIR = "checkpoints"
+_COMPLETE_MARK = "complete"
+_PROJECTORS = ("multi_modal_projector", "connector", "merger", "aligner", "mlp1", "projector")
+_CACHE_BYTES = 512 * 1024**2
+
+
+class ConversationDataset(Protocol):
+    """Conversations by number; reading one may fail with ``ConversationError``."""
+
+    def __len__(self) -> int:
+        """Count the conversations."""
+        ...
+
+    def __getitem__(self, index: int, /) -> Conversation:
+        """Read one."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LossPoint:
+    """One point of the loss curve."""
+
+    step: int
+    loss: float
+    learning_rate: float
+
+
+@dataclass(frozen=True, slots=True)
+class LoraOutcome:
+    """What a fine-tuning run left behind."""
+
+    adapter_dir: Path
+    adapter_digest: str
+    loss_curve: tuple[LossPoint, ...]
+    num_steps: int
+    num_used: int
+    num_left_out: int
+    """Conversations without answer, too long, or that could not be encoded."""
+    num_trained_weights: int
+    projector: str | None
+    """Name of the projector module that was trained along."""
+    resumed_from_step: int
+    seconds: float
+
+
+def train_lora(
+    vlm: VisionLanguageModel,
+    conversations: ConversationDataset,
+    config: FinetuneConfig,
+    output_dir: Path,
+    progress: Progress = SILENT,
+) -> LoraOutcome:
+    """Train a LoRA adapter on the language decoder and leave it active on the model.
+
+    Parameters
+    ----------
+    vlm
+        The base model; an adapter that sits on it is taken off first.
+    conversations
+        A list will do. Those that cannot be used are left out and counted.
+    config
+        Hyper-parameters.
+    output_dir
+        Where the adapter goes; checkpoints below it are taken up again if they are there.
+    progress
+        Where to report; the note holds the running loss.
+
+    Returns
+    -------
+    LoraOutcome
+        Loss curve and counts. The checkpoints are gone.
+
+    Raises
+    ------
+    FinetuneDivergedError
+        If a loss is no finite number.
+    InterruptedStageError
+        On Ctrl-C, after a checkpoint was written.
+    ModelError
+        If no conversation can be used, or memory does not suffice.
+    """
+    started = time.monotonic()
+    vlm.drop_adapter()
+    samples = _TrainingSamples(vlm.encoder, conversations, config.max_length)
+    samples.find_fallback()
+    projector = _find_projector(vlm.model) if config.train_projector else None
+    _put_fresh_adapter(vlm, config, projector)
+    trainer = _make_trainer(vlm, samples, config, output_dir)
+    resumed_from = _last_complete_checkpoint(output_dir)
+    log = trainer.state.log_history
+    try:
+        with (
+            progress.task("Fine-tuning", _num_steps(trainer), "steps") as task,
+            _stopping_gracefully() as is_stopping,
+        ):
+            trainer.add_callback(_Reporter(task, config.checkpoint_seconds, is_stopping))
+            trainer.train(resume_from_checkpoint=str(resumed_from) if resumed_from else None)
+            log = trainer.state.log_history
+            if is_stopping():
+                raise KeyboardInterrupt
+    except KeyboardInterrupt as error:
+        raise InterruptedStageError(
+            f"Fine-tuning was stopped at step {trainer.state.global_step}.",
+            hint="Run the same command again: it goes on from the last checkpoint.",
+        ) from error
+    except torch.OutOfMemoryError as error:
+        raise ModelError(
+            f"Fine-tuning needs more memory than {vlm.device} has.",
+            hint="Set --micro-batch-size to a smaller divisor of the batch size.",
+        ) from error
+    finally:
+        vlm.model.eval().requires_grad_(False)
+    _save_adapter(vlm, output_dir)
+    num_left_out = samples.num_left_out
+    return LoraOutcome(
+        adapter_dir=output_dir,
+        adapter_digest=vlm.adapter_digest or "",
+        loss_curve=tuple(
+            LossPoint(int(entry["step"]), float(entry["loss"]), float(entry["learning_rate"]))
+            for entry in log
+            if "loss" in entry
+        ),
+        num_steps=trainer.state.global_step,
+        num_used=len(samples) - num_left_out,
+        num_left_out=num_left_out,
+        num_trained_weights=sum(p.numel() for n, p in _adapter_weights(vlm.model)),
+        projector=projector,
+        resumed_from_step=int(resumed_from.name.rpartition("-")[2]) if resumed_from else 0,
+        seconds=time.monotonic() - started,
+    )
+
+
+class _TrainingSamples(torch.utils.data.Dataset[Encoding]):
+    """Encodings by number; what cannot be used becomes a sample without labels."""
+
+    def __init__(
+        self, encoder: ConversationEncoder, conversations: ConversationDataset, max_length: int
+    ) -> None:
+        self._encoder = encoder
+        self._conversations = conversations
+        self._max_length = max_length
+        self._cache: dict[int, Encoding] = {}
+        self._cached_bytes = 0
+        self._fallback: Encoding | None = None
+        self._left_out = torch.zeros(len(conversations), dtype=torch.bool)
+
+    def __len__(self) -> int:
+        return len(self._conversations)
+
+    def __getitem__(self, index: int) -> Encoding:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: list[int]) -> list[Encoding]:
+        """Read a whole batch at once: the store is asked for its images only once."""
+        missing = [index for index in indices if index not in self._cache]
+        fresh = dict(zip(missing, self._read(missing), strict=True))
+        made = []
+        for index in indices:
+            encoding = self._cache.get(index) or self._encode(index, fresh[index])
+            if encoding is None:
+                self._left_out[index] = True
+                encoding = self._fallback
+            assert encoding is not None
+            made.append(encoding)
+        return made
+
+    @property
+    def num_left_out(self) -> int:
+        """Samples found to be of no use so far."""
+        return int(self._left_out.sum())
+
+    def find_fallback(self) -> None:
+        """Find the first usable sample: a batch of none but useless ones needs a stand-in."""
+        for index in range(len(self)):
+            encoding = self._encode(index, self._read([index])[0])
+            if encoding is not None:
+                unlabelled = [IGNORED_LABEL] * len(encoding.labels)
+                self._fallback = Encoding(
+                    encoding.inputs, encoding.system_length, encoding.continuation_ids, unlabelled
+                )
+                return
+            self._left_out[index] = True
+        raise ModelError(
+            f"None of the {len(self)} samples can be used for fine-tuning.",
+            hint="They need an answer and at most --max-length tokens.",
+        )
+
+    def _read(self, indices: list[int]) -> list[Conversation | None]:
+        read_many = getattr(self._conversations, "__getitems__", None)
+        if read_many is not None:
+            return list(read_many(indices)) if indices else []
+        found: list[Conversation | None] = []
+        for index in indices:
+            try:
+                found.append(self._conversations[index])
+            except ConversationError:
+                found.append(None)
+        return found
+
+    def _encode(self, index: int, conversation: Conversation | None) -> Encoding | None:
+        if conversation is None:
+            return None
+        try:
+            encoding = self._encoder.encode(conversation)
+        except ConversationError:
+            return None
+        if not encoding.labels or encoding.length > self._max_length:
+            return None
+        size = sum(value.nbytes for value in encoding.inputs.values())
+        if self._cached_bytes + size <= _CACHE_BYTES:
+            self._cache[index] = encoding
+            self._cached_bytes += size
+        return encoding
+
+
+@dataclass(frozen=True, slots=True)
+class _Collator:
+    encoder: ConversationEncoder
+
+    def __call__(self, encodings: Sequence[Encoding]) -> dict[str, Any]:
+        batch = self.encoder.collate(encodings, with_answers=True)
+        keep = batch.labels_BS.shape[1] - batch.prompt_length + 1
+        # Only positions from the last of the prompt on predict anything that is learnt.
+        return {
+            **batch.inputs,
+            "labels": batch.labels_BS,
+            "logits_to_keep": keep,
+            "use_cache": False,
+        }
+
+
+class _AnswerLoss:
+    """Cross entropy over answer tokens, averaged over all of the optimiser step."""
+
+    def __init__(self) -> None:
+        self.num_calls = 0
+
+    def __call__(
+        self, outputs: Any, labels_BS: Tensor, num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        self.num_calls += 1
+        logits_BKV = outputs.logits[:, :-1]
+        targets_BK = labels_BS[:, labels_BS.shape[1] - logits_BKV.shape[1] :].to(logits_BKV.device)
+        chosen = targets_BK != IGNORED_LABEL
+        logits = logits_BKV[chosen].float()
+        total = nn.functional.cross_entropy(logits, targets_BK[chosen], reduction="sum")
+        if not torch.isfinite(total):
+            raise FinetuneDivergedError(
+                f"The training loss became {total.item()} in forward pass {self.num_calls}.",
+                hint="Lower --learning-rate.",
+            )
+        count = chosen.sum() if num_items_in_batch is None else num_items_in_batch
+        return total / max(int(count), 1)
+
+
+class _Reporter(TrainerCallback):  # type: ignore[misc]
+    """Advances the progress bar, writes timed checkpoints, stops when asked to."""
+
+    def __init__(
+        self, task: Task, checkpoint_seconds: float, is_stopping: Callable[[], bool]
+    ) -> None:
+        self._task = task
+        self._checkpoint_seconds = checkpoint_seconds
+        self._is_stopping = is_stopping
+        self._last_save = time.monotonic()
+        self._note = ""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        del args, control
+        if state.global_step:
+            self._task.advance(state.global_step, "resumed")
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        del args, state, control
+        if logs and "loss" in logs:
+            self._note = f"loss {float(logs['loss']):.3f}"
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        del args
+        self._task.advance(1, self._note)
+        is_done = state.global_step >= state.max_steps
+        is_due = time.monotonic() - self._last_save >= self._checkpoint_seconds
+        if self._is_stopping():
+            control.should_training_stop = True
+        if (is_due or self._is_stopping()) and not is_done:
+            control.should_save = True
+            self._last_save = time.monotonic()
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        del control
+        # A process killed while it writes leaves a folder that looks like a checkpoint.
+        (Path(args.output_dir) / f"checkpoint-{state.global_step}" / _COMPLETE_MARK).touch()
+
+
+def _make_trainer(
+    vlm: VisionLanguageModel, samples: _TrainingSamples, config: FinetuneConfig, output_dir: Path
+) -> Trainer:
+    micro_batch = config.micro_batch_size or config.batch_size
+    is_gpu = vlm.device.type == "cuda"
+    num_batches = math.ceil(len(samples) / config.batch_size) * config.epochs
+    if is_gpu:
+        vlm.model.enable_input_require_grads()
+    arguments = TrainingArguments(
+        output_dir=str(output_dir / CHECKPOINT_DIR),
+        num_train_epochs=config.epochs,
+        per_device_train_batch_size=micro_batch,
+        gradient_accumulation_steps=config.batch_size // micro_batch,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type="linear",
+        warmup_steps=config.warmup_ratio,
+        weight_decay=0.0,
+        max_grad_norm=1.0,
+        optim="adamw_torch_fused",
+        bf16=is_gpu,
+        activation_checkpointing=is_gpu,
+        use_cpu=not is_gpu,
+        seed=config.seed,
+        data_seed=config.seed,
+        save_strategy="no",
+        save_total_limit=1,
+        logging_steps=max(1, int(num_batches) // 200),
+        logging_nan_inf_filter=False,
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        # The store's engine has threads of its own and does not survive a fork.
+        dataloader_num_workers=0,
+        dataloader_pin_memory=is_gpu,
+    )
+    trainer = Trainer(
+        model=vlm.model,
+        args=arguments,
+        data_collator=_Collator(vlm.encoder),
+        train_dataset=samples,
+        compute_loss_func=_AnswerLoss(),
+    )
+    for callback in list(trainer.callback_handler.callbacks):
+        if type(callback).__name__ in ("PrinterCallback", "ProgressCallback"):
+            trainer.remove_callback(callback)
+    return trainer
+
+
+def _num_steps(trainer: Trainer) -> int:
+    arguments = trainer.args
+    per_step = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
+    per_epoch = math.ceil(len(trainer.train_dataset) / per_step)
+    return math.ceil(per_epoch * arguments.num_train_epochs)
+
+
+def _put_fresh_adapter(
+    vlm: VisionLanguageModel, config: FinetuneConfig, projector: str | None
+) -> None:
+    torch.manual_seed(config.seed)
+    settings = LoraConfig(
+        r=config.lora_rank,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=config.lora_dropout,
+        target_modules=_decoder_linear_pattern(vlm.model),
+        modules_to_save=[projector] if projector else None,
+        bias="none",
+    )
+    with ignoring_future_warnings():
+        vlm.model = get_peft_model(vlm.model, settings)
+    for parameter in vlm.model.parameters():
+        if parameter.requires_grad:
+            # Steps of a small learning rate vanish in bfloat16.
+            parameter.data = parameter.data.float()
+
+
+def _decoder_linear_pattern(model: Any) -> str:
+    """Regular expression of every linear layer inside the language decoder."""
+    decoder = model.get_decoder()
+    prefix = next(name for name, module in model.named_modules() if module is decoder)
+    head = model.get_output_embeddings()
+    leaves = {
+        name.rpartition(".")[2]
+        for name, module in decoder.named_modules()
+        if isinstance(module, nn.Linear) and module is not head
+    }
+    if not leaves:
+        raise UnsupportedModelError(
+            "The model's decoder has no linear layer an adapter could sit on.",
+            hint="Use an unquantised model of transformers itself.",
+        )
+    ends = "|".join(re.escape(leaf) for leaf in sorted(leaves))
+    return rf"{re.escape(prefix)}\..*\.({ends})"
+
+
+def _find_projector(model: Any) -> str | None:
+    """Name of the module between vision tower and decoder."""
+    for wanted in _PROJECTORS:
+        for name, _ in model.named_modules():
+            if name.rpartition(".")[2] == wanted:
+                return name
+    return None
+
+
+def _adapter_weights(model: Any) -> Iterator[tuple[str, nn.Parameter]]:
+    for name, parameter in model.named_parameters():
+        if "lora_" in name or "modules_to_save" in name:
+            yield name, parameter
+
+
+def _save_adapter(vlm: VisionLanguageModel, output_dir: Path) -> None:
+    import shutil
+
+    try:
+        vlm.model.peft_config["default"].base_model_name_or_path = vlm.name
+        vlm.model.save_pretrained(str(output_dir), safe_serialization=True)
+        write_adapter_card(output_dir, vlm)
+        vlm.adapter_digest = file_digest(output_dir / ADAPTER_WEIGHTS)
+        shutil.rmtree(output_dir / CHECKPOINT_DIR, ignore_errors=True)
+        # PEFT's model card template says nothing of this adapter.
+        (output_dir / "README.md").unlink(missing_ok=True)
+    except OSError as error:
+        raise ModelError(
+            f"The adapter cannot be written to {output_dir}: {first_line(error)}",
+            hint="Free some space and run the same command again.",
+        ) from error
+
+
+def _last_complete_checkpoint(output_dir: Path) -> Path | None:
+    found = [
+        path
+        for path in (output_dir / CHECKPOINT_DIR).glob("checkpoint-*")
+        if (path / _COMPLETE_MARK).is_file()
+    ]
+    return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
+@contextmanager
+def _stopping_gracefully() -> Iterator[Callable[[], bool]]:
+    """Let the first Ctrl-C end the running step and save; the second one ends at once."""
+    stopping = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stopping.is_set
+        return
+    previous = signal.getsignal(signal.SIGINT)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        stopping.set()
+        signal.signal(signal.SIGINT, previous)
+
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield stopping.is_set
+    finally:
+        signal.signal(signal.SIGINT, previous)
