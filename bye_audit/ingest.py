@@ -25,7 +25,7 @@ from bye_audit.errors import (
     InputError,
     InterruptedStageError,
 )
-from bye_audit.progress import SILENT, Progress, Task
+from bye_audit.progress import SILENT, Progress
 from bye_audit.store.sources import choose_format, expand
 from bye_audit.store.sources.base import SourceFormat, SourceRecord
 from bye_audit.store.sources.conversation import BadRecordError, read_conversation

@@ -50,7 +50,14 @@ def storage_errors(action: str) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, ValueError, RuntimeError, KeyError, NotImplementedError, pa.ArrowException) as e:
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+        KeyError,
+        NotImplementedError,
+        pa.ArrowException,
+    ) as e:
         missing = _MISSING_COLUMN.search(str(e))
         if missing is not None:
             raise missing_column_error(missing.group(1)) from e

@@ -313,9 +313,7 @@ class AuditTables:
         dataset = self._dataset(schema.HEAD_SCORES)
         yield from _scan(dataset, columns, f"score_run = {sql_text(run_id)}", batch_size)
 
-    def record_run(
-        self, stage: str, record: Mapping[str, Any], run_id: str | None = None
-    ) -> Run:
+    def record_run(self, stage: str, record: Mapping[str, Any], run_id: str | None = None) -> Run:
         """Write down that a stage has finished, with what it did.
 
         Raises

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -78,3 +79,10 @@ class SourceFormat(Protocol):
     ) -> None:
         """Write records as a new file of this format."""
         ...
+
+
+def in_groups(records: Iterable[StoredRecord], size: int) -> Iterator[list[StoredRecord]]:
+    """Divide records into lists, so that images are fetched for many at once."""
+    iterator = iter(records)
+    while group := list(islice(iterator, size)):
+        yield group

@@ -82,9 +82,8 @@ class ChatJsonlFormat:
         with path.open("wb") as file:
             file.write(framing["head"].encode())
             is_first = True
-            for record in records:
-                file.write(b"" if is_first else separator)
-                file.write(json_text.with_images(record, load_images))
+            for raw in json_text.restored(records, load_images):
+                file.write((b"" if is_first else separator) + raw)
                 is_first = False
             if framing["ends"] and not is_first:
                 file.write(separator)

@@ -85,9 +85,7 @@ def read_conversation(record: object) -> Conversation:
     return Conversation(source_id, messages, images)
 
 
-def _read_messages(
-    record: Mapping[str, Any], images: list[ImageReference]
-) -> list[dict[str, str]]:
+def _read_messages(record: Mapping[str, Any], images: list[ImageReference]) -> list[dict[str, str]]:
     turns = next((record[key] for key in _TURN_LIST_KEYS if record.get(key) is not None), None)
     if turns is None:
         turns = _question_and_answer(record)
@@ -107,13 +105,15 @@ def _read_messages(
     return messages
 
 
-def _read_turn(
-    number: int, turn: object, images: list[ImageReference]
-) -> list[dict[str, str]]:
+def _read_turn(number: int, turn: object, images: list[ImageReference]) -> list[dict[str, str]]:
     if not isinstance(turn, Mapping):
         raise _bad_conversation(f"turn {number} is a {type(turn).__name__}, not an object")
     said = turn.get("from", turn.get("role"))
-    if said is None and isinstance(turn.get("user"), str) and isinstance(turn.get("assistant"), str):
+    if (
+        said is None
+        and isinstance(turn.get("user"), str)
+        and isinstance(turn.get("assistant"), str)
+    ):
         return [{"role": role, "content": turn[role]} for role in ("user", "assistant")]
     role = ROLES.get(said.lower()) if isinstance(said, str) else None
     if role is None:
@@ -157,9 +157,7 @@ def _part_reference(part: Mapping[str, Any]) -> ImageReference | None:
     return None
 
 
-def _outer_images(
-    record: Mapping[str, Any], inner: list[ImageReference]
-) -> list[ImageReference]:
+def _outer_images(record: Mapping[str, Any], inner: list[ImageReference]) -> list[ImageReference]:
     value = next((record[key] for key in _IMAGE_KEYS if record.get(key) is not None), None)
     outer = [] if value is None else value if isinstance(value, list) else [value]
     if outer and inner:
@@ -180,9 +178,7 @@ def _reference(value: object) -> ImageReference:
             return ImageReference(text=path if isinstance(path, str) else None, content=content)
         if isinstance(path, str) and path:
             return ImageReference(text=path)
-    raise BadRecordError(
-        QuarantineCode.BAD_IMAGE_FIELD, f"an image is given as {_short(value)}"
-    )
+    raise BadRecordError(QuarantineCode.BAD_IMAGE_FIELD, f"an image is given as {_short(value)}")
 
 
 def _question_and_answer(record: Mapping[str, Any]) -> list[Any] | None:

@@ -7,7 +7,6 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import pyarrow.parquet as pq
 
 from bye_audit.errors import SourceFormatError
 from bye_audit.schema import QuarantineCode
-from bye_audit.store.sources.base import LoadImages, SourceRecord, StoredRecord
+from bye_audit.store.sources.base import LoadImages, SourceRecord, StoredRecord, in_groups
 from bye_audit.store.sources.conversation import BadRecordError, ImageReference
 
 _READ_ROWS = 256
@@ -70,9 +69,9 @@ class HfParquetFormat:
         """Render the row as JSON; bytes become digests of images, or base64."""
         del references
         known = set(digests)
-        return json.dumps(
-            _render(record.value, known), ensure_ascii=False, allow_nan=False
-        ).encode(errors="surrogatepass")
+        return json.dumps(_render(record.value, known), ensure_ascii=False, allow_nan=False).encode(
+            errors="surrogatepass"
+        )
 
     def value_of(self, raw: bytes) -> object:
         """Parse a stored row; bytes stay the text that stands for them."""
@@ -87,11 +86,9 @@ class HfParquetFormat:
         load_images: LoadImages,
     ) -> None:
         """Write rows under the schema of their source."""
-        schema = pa.ipc.read_schema(
-            pa.py_buffer(base64.b64decode(description["arrow_schema"]))
-        )
+        schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(description["arrow_schema"])))
         with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-            for group in _groups(records, _ROW_GROUP_ROWS):
+            for group in in_groups(records, _ROW_GROUP_ROWS):
                 images = load_images([digest for record in group for digest in record.images])
                 rows = [_revive_row(record.raw, schema, images) for record in group]
                 writer.write_table(pa.Table.from_pylist(rows, schema=schema))
@@ -109,12 +106,6 @@ def _broken(path: Path, error: Exception) -> SourceFormatError:
         f"{path} is not readable Parquet: {' '.join(str(error).split())[:200]}.",
         hint="Fetch the file again; nothing of it was kept.",
     )
-
-
-def _groups(records: Iterable[StoredRecord], size: int) -> Iterator[list[StoredRecord]]:
-    iterator = iter(records)
-    while group := list(islice(iterator, size)):
-        yield group
 
 
 # --- rows as JSON ------------------------------------------------------------------------------

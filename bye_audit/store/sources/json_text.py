@@ -6,12 +6,14 @@ import base64
 import binascii
 import json
 import re
+from collections.abc import Iterable, Iterator
 
 from bye_audit.schema import QuarantineCode
-from bye_audit.store.sources.base import LoadImages, SourceRecord, StoredRecord
+from bye_audit.store.sources.base import LoadImages, SourceRecord, StoredRecord, in_groups
 from bye_audit.store.sources.conversation import BadRecordError, ImageReference
 from bye_audit.store.sources.images import split_data_url
 
+_GROUP_RECORDS = 64
 JSON_SPACE = b" \t\r\n"
 # A NUL cannot be part of valid JSON text, so a stand-in can never be mistaken for the dataset's own.
 _STAND_IN = re.compile(rb"\x00([0-9a-f]{64})\x00")
@@ -46,13 +48,17 @@ def without_images(raw: bytes, references: list[ImageReference], digests: list[s
     return raw
 
 
-def with_images(record: StoredRecord, load_images: LoadImages) -> bytes:
-    """Undo `without_images`: the record as it stood in its source, byte for byte."""
-    digests = [match.decode() for match in _STAND_IN.findall(record.raw)]
-    if not digests:
-        return record.raw
-    images = load_images(digests)
-    return _STAND_IN.sub(lambda m: base64.b64encode(images[m[1].decode()]), record.raw)
+def restored(records: Iterable[StoredRecord], load_images: LoadImages) -> Iterator[bytes]:
+    """Undo `without_images`: each record as it stood in its source, byte for byte."""
+    for group in in_groups(records, _GROUP_RECORDS):
+        texts = b"".join(record.raw for record in group)
+        images = load_images([match.decode() for match in _STAND_IN.findall(texts)])
+
+        def payload(match: re.Match[bytes], images: dict[str, bytes] = images) -> bytes:
+            return base64.b64encode(images[match[1].decode()])
+
+        for record in group:
+            yield _STAND_IN.sub(payload, record.raw)
 
 
 def value_of(raw: bytes) -> object:

@@ -83,11 +83,11 @@ class LlavaFormat:
         """Write records with the white space their source had between them."""
         framing = description.get("framing") or _DEFAULT_FRAMING
         with path.open("wb") as file:
-            before = framing["head"].encode()
-            for record in records:
-                file.write(before + json_text.with_images(record, load_images))
-                before = framing["separator"].encode()
-            is_empty = before == framing["head"].encode()
+            before = framing["head"]
+            for raw in json_text.restored(records, load_images):
+                file.write(before.encode() + raw)
+                before = framing["separator"]
+            is_empty = file.tell() == 0
             file.write(b"[]\n" if is_empty else framing["tail"].encode())
 
 

@@ -1,0 +1,349 @@
+"""The cleaned split and the removed samples as files, all of them or none."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bye_audit import schema
+from bye_audit.errors import ConfigError
+from bye_audit.progress import SILENT, Progress, Task
+from bye_audit.store.border import storage_errors
+from bye_audit.store.sources import FORMATS
+from bye_audit.store.sources.base import StoredRecord
+from bye_audit.store.sources.conversation import read_conversation
+from bye_audit.store.sources.images import relative_path
+from bye_audit.store.tables import AuditTables, sql_text
+
+OUTPUT_FORMATS = ("source", "parquet")
+_CLEANED, _PARQUET, _REMOVED = "cleaned", "parquet", "removed.parquet"
+_MARKER = ".bye-audit-export"
+_BATCH_ROWS = 100
+_SHARD_BYTES = 400 << 20
+_HASH_CHUNK_BYTES = 1 << 20
+_SCORE_COLUMN = re.compile(r"(entropy_|image_mass_)\d+|answer_logp\w*|num_image_tokens")
+_IMAGE_TYPE = pa.list_(pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+_TEXT_FEATURE = {"dtype": "string", "_type": "Value"}
+_FEATURES: dict[str, Any] = {
+    "sample_id": _TEXT_FEATURE,
+    "images": {"feature": {"_type": "Image"}, "_type": "List"},
+    "messages": {
+        "feature": {"role": _TEXT_FEATURE, "content": _TEXT_FEATURE},
+        "_type": "List",
+    },
+}
+
+
+@dataclass(frozen=True)
+class ExportedFile:
+    """One written file."""
+
+    path: str
+    """Relative to the output folder, with forward slashes."""
+    sha256: str
+    num_bytes: int
+    num_rows: int
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What an export wrote."""
+
+    files: list[ExportedFile]
+    """Every file with records; image files beside them are counted only."""
+    num_kept: int
+    num_removed: int
+    num_image_files: int
+
+
+def export_split(
+    tables: AuditTables,
+    out_dir: str | Path,
+    keep_where: str,
+    remove_where: str,
+    *,
+    formats: Sequence[str] = OUTPUT_FORMATS,
+    progress: Progress = SILENT,
+) -> ExportResult:
+    """Write the surviving samples in their source's format and as Parquet, and the removed ones.
+
+    Everything is written beside ``out_dir`` first and then moved into place, so that a killed or
+    failed export leaves the last finished one. Writing the same split twice gives the same bytes.
+
+    Parameters
+    ----------
+    tables
+        The audit directory.
+    out_dir
+        Gets ``cleaned/`` (source format, images at the paths the records name), ``parquet/``
+        and ``removed.parquet``. What an earlier export wrote there is replaced, nothing else.
+    keep_where, remove_where
+        SQL conditions on samples; together they should hold for each sample once.
+    formats
+        Which forms of the kept samples to write: ``source``, ``parquet``.
+    progress
+        Where to report.
+
+    Raises
+    ------
+    ConfigError
+        If a format is unknown, or ``out_dir`` holds files this tool did not write.
+    StorageError
+        If the disk refuses or is full.
+    """
+    unknown = [name for name in formats if name not in OUTPUT_FORMATS]
+    if unknown:
+        raise ConfigError(
+            f"There is no output format {unknown[0]!r}.",
+            hint=f"Use {' or '.join(OUTPUT_FORMATS)}.",
+        )
+    out_dir = Path(out_dir)
+    _refuse_foreign_files(out_dir)
+    num_kept = tables.num_samples(keep_where)
+    num_removed = tables.num_samples(remove_where)
+    with storage_errors(f"write the split to {out_dir}"):
+        out_dir.mkdir(parents=True, exist_ok=True)
+        parent = out_dir.resolve().parent
+        work_dir = Path(tempfile.mkdtemp(prefix=f".{out_dir.resolve().name}-", dir=parent))
+    export = _Export(tables, work_dir, keep_where)
+    total = num_kept * len(formats) + num_removed
+    try:
+        with (
+            storage_errors(f"write the split to {out_dir}"),
+            progress.task("write the split", total) as task,
+        ):
+            if "source" in formats:
+                export.write_sources(task)
+            if "parquet" in formats:
+                export.write_parquet(task)
+            export.write_removed(remove_where, task)
+            files = export.finish()
+            _move_into_place(work_dir, out_dir)
+    finally:
+        shutil.rmtree(work_dir, ignore_errors=True)
+    return ExportResult(files, num_kept, num_removed, export.num_image_files)
+
+
+class _Export:
+    """The writing of one split into a folder of its own."""
+
+    def __init__(self, tables: AuditTables, folder: Path, keep_where: str) -> None:
+        self._tables = tables
+        self._folder = folder
+        self._keep_where = keep_where
+        self._written: list[tuple[Path, int]] = []
+        self.num_image_files = 0
+
+    def write_sources(self, task: Task) -> None:
+        """Write each source's survivors under its own file name, in its own format."""
+        sources = self._tables.sources()
+        folders = _place_sources(sources)
+        (self._folder / _CLEANED).mkdir()
+        for name, entry in sources.items():
+            path = self._folder / _CLEANED / folders[name] / _file_name(name)
+            path.parent.mkdir(exist_ok=True)
+            reserved = {
+                _file_name(other).casefold() for other in sources if folders[other] == folders[name]
+            }
+            source_format = FORMATS[entry["format"]]
+            records = _Counted(self._survivors(name, entry, path.parent, reserved, task))
+            source_format.write(path, records, entry["description"], self._tables.load_images)
+            self._written.append((path, records.count))
+
+    def _survivors(
+        self, name: str, entry: dict[str, Any], folder: Path, reserved: set[str], task: Task
+    ) -> Iterator[StoredRecord]:
+        where = f"({self._keep_where}) AND source = {sql_text(name)}"
+        columns = ["raw", "images"]
+        for batch in self._tables.scan_samples(columns, where, _BATCH_ROWS):
+            rows = batch.to_pylist()
+            self._write_image_files(rows, entry["format"], folder, reserved)
+            for row in rows:
+                yield StoredRecord(row["raw"], row["images"])
+            task.advance(len(rows))
+
+    def _write_image_files(
+        self, rows: list[dict[str, Any]], format_name: str, folder: Path, reserved: set[str]
+    ) -> None:
+        """Put images where the records say they are, relative to the records' file."""
+        targets: dict[Path, str] = {}
+        for row in rows:
+            if not row["images"]:
+                continue
+            conversation = read_conversation(FORMATS[format_name].value_of(row["raw"]))
+            for reference, digest in zip(conversation.images, row["images"], strict=True):
+                if reference.content is not None or reference.text is None:
+                    continue
+                relative = relative_path(reference.text)
+                # Absolute paths stay what they were; stand-ins for data: URLs are no paths.
+                if relative is None or relative.partition("/")[0].casefold() in reserved:
+                    continue
+                if not (folder / relative).exists():
+                    targets[folder / relative] = digest
+        images = self._tables.load_images(list(targets.values()))
+        for target, digest in targets.items():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(images[digest])
+            self.num_image_files += 1
+
+    def write_parquet(self, task: Task) -> None:
+        """Write the survivors as shards that ``datasets`` opens with real image features."""
+        (self._folder / _PARQUET).mkdir()
+        for split in self._splits():
+            shards = self._write_shards(split, task)
+            for number, (path, num_rows) in enumerate(shards):
+                name = f"{split}-{number:05d}-of-{len(shards):05d}.parquet"
+                self._written.append((path.rename(path.with_name(name)), num_rows))
+
+    def _splits(self) -> list[str]:
+        splits = {entry["split"] for entry in self._tables.sources().values()}
+        return sorted(splits) or ["train"]
+
+    def _write_shards(self, split: str, task: Task) -> list[tuple[Path, int]]:
+        table_schema = _with_features(["sample_id", "images", "messages"])
+        where = f"({self._keep_where}) AND split = {sql_text(split)}"
+        batches = self._tables.scan_samples(table_schema.names, where, _BATCH_ROWS)
+        shards: list[tuple[Path, int]] = []
+        batch = next(batches, None)
+        while batch is not None or not shards:
+            path = self._folder / _PARQUET / f"{split}-{len(shards)}.part"
+            num_rows = 0
+            with pq.ParquetWriter(path, table_schema, compression="zstd") as writer:
+                while batch is not None:
+                    writer.write_table(self._with_images(batch, table_schema))
+                    num_rows += batch.num_rows
+                    task.advance(batch.num_rows)
+                    batch = next(batches, None)
+                    if path.stat().st_size >= _SHARD_BYTES:
+                        break
+            shards.append((path, num_rows))
+        return shards
+
+    def write_removed(self, where: str, task: Task) -> None:
+        """Write what the filter took out, with everything that speaks for it."""
+        present = self._tables.sample_columns()
+        extra = [name for name in schema.VERDICT_COLUMNS if name in present]
+        extra += [name for name in present if _SCORE_COLUMN.fullmatch(name)]
+        columns = ["sample_id", "source", "source_row", "source_id", "messages", "images", *extra]
+        fields = self._tables.dataset(schema.SAMPLES).schema
+        table_schema = _with_features(columns, fields)
+        path = self._folder / _REMOVED
+        num_rows = 0
+        with pq.ParquetWriter(path, table_schema, compression="zstd") as writer:
+            for batch in self._tables.scan_samples(columns, where, _BATCH_ROWS):
+                writer.write_table(self._with_images(batch, table_schema))
+                num_rows += batch.num_rows
+                task.advance(batch.num_rows)
+        self._written.append((path, num_rows))
+
+    def _with_images(self, batch: pa.RecordBatch, table_schema: pa.Schema) -> pa.Table:
+        """Put each image's bytes in the place of its digest."""
+        rows = batch.to_pylist()
+        images = self._tables.load_images([d for row in rows for d in row["images"]])
+        for row in rows:
+            row["images"] = [{"bytes": images[d], "path": None} for d in row["images"]]
+        return pa.Table.from_pylist(rows, schema=table_schema)
+
+    def finish(self) -> list[ExportedFile]:
+        """Force the files to disk and describe them."""
+        files = []
+        for path, num_rows in self._written:
+            digest = hashlib.sha256()
+            with path.open("rb") as file:
+                while chunk := file.read(_HASH_CHUNK_BYTES):
+                    digest.update(chunk)
+                os.fsync(file.fileno())
+                num_bytes = file.tell()
+            relative = path.relative_to(self._folder).as_posix()
+            files.append(ExportedFile(relative, digest.hexdigest(), num_bytes, num_rows))
+        return files
+
+
+class _Counted:
+    """Counts records on their way to the writer."""
+
+    def __init__(self, records: Iterator[StoredRecord]) -> None:
+        self._records = records
+        self.count = 0
+
+    def __iter__(self) -> Iterator[StoredRecord]:
+        for record in self._records:
+            self.count += 1
+            yield record
+
+
+def _place_sources(sources: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """Choose a folder for each source; only those that share image root and no name share one."""
+    roots = {entry["root_digest"] for entry in sources.values()}
+    names = [_file_name(name).casefold() for name in sources]
+    if len(roots) <= 1 and len(set(names)) == len(names):
+        return dict.fromkeys(sources, ".")
+    return {
+        name: f"{number + 1:02d}-{Path(_file_name(name)).stem}"
+        for number, name in enumerate(sources)
+    }
+
+
+def _file_name(source: str) -> str:
+    return re.sub(r"#\d+$", "", source).rpartition("/")[2]
+
+
+def _with_features(columns: Sequence[str], stored: pa.Schema | None = None) -> pa.Schema:
+    """Schema with the metadata by which ``datasets`` knows image columns."""
+    features, fields = {}, []
+    for name in columns:
+        if name == "images":
+            kind: pa.DataType = _IMAGE_TYPE
+        elif name == "messages":
+            kind = pa.list_(schema.message_type())
+        else:
+            kind = pa.string() if stored is None else stored.field(name).type
+        fields.append(pa.field(name, kind))
+        value = {"dtype": _DTYPES.get(str(kind), str(kind)), "_type": "Value"}
+        features[name] = _FEATURES.get(name, value)
+    text = json.dumps({"info": {"features": features}})
+    return pa.schema(fields, metadata={"huggingface": text})
+
+
+_DTYPES = {"float": "float32", "double": "float64"}
+
+
+def _refuse_foreign_files(out_dir: Path) -> None:
+    if out_dir.exists() and not out_dir.is_dir():
+        raise ConfigError(f"{out_dir} is a file.", hint="Name a folder with --out.")
+    if (out_dir / "samples.lance").exists():
+        raise ConfigError(
+            f"{out_dir} is an audit directory.", hint="Name another folder with --out."
+        )
+    if (out_dir / _MARKER).exists():
+        return
+    for name in (_CLEANED, _PARQUET, _REMOVED):
+        if (out_dir / name).exists():
+            raise ConfigError(
+                f"{out_dir} holds a {name} that bye-audit did not write.",
+                hint="Name another folder with --out.",
+            )
+
+
+def _move_into_place(work_dir: Path, out_dir: Path) -> None:
+    """Swap the finished files in; the marker comes first, so that a re-run may replace them."""
+    (out_dir / _MARKER).write_text("Written by bye-audit; replaced as a whole.\n", encoding="utf-8")
+    old = work_dir / ".old"
+    old.mkdir()
+    for name in (_CLEANED, _PARQUET, _REMOVED):
+        if (out_dir / name).exists():
+            (out_dir / name).rename(old / name)
+        with suppress(FileNotFoundError):
+            (work_dir / name).rename(out_dir / name)
