@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -86,7 +89,7 @@ def image_mass_column(layer: int) -> str:
 ENTROPY_PREFIX = "entropy_"
 IMAGE_MASS_PREFIX = "image_mass_"
 SCORE_COLUMNS = ("score_status", "score_error", "score_run")
-VERDICT_COLUMNS = ("verdict", "reason", "suspicion", "filter_run")
+VERDICT_COLUMNS = ("verdict", "reason", "suspicion", "detector_score", "filter_run")
 
 
 def message_type() -> pa.DataType:
@@ -194,9 +197,7 @@ def score_fields(num_layers: int, metadata: dict[str, str]) -> list[pa.Field]:
     fields.append(pa.field("num_image_tokens", pa.int32()))
     for make_name in (entropy_column, image_mass_column):
         fields += [
-            pa.field(
-                make_name(layer), pa.float32(), metadata={**metadata, "layer": str(layer)}
-            )
+            pa.field(make_name(layer), pa.float32(), metadata={**metadata, "layer": str(layer)})
             for layer in range(num_layers)
         ]
     fields += [pa.field("answer_logp", pa.float32()), pa.field("answer_logp_base", pa.float32())]
@@ -204,12 +205,152 @@ def score_fields(num_layers: int, metadata: dict[str, str]) -> list[pa.Field]:
 
 
 def verdict_fields() -> list[pa.Field]:
-    """Columns ``filter`` adds to ``samples``; ``suspicion`` is in [0, 1], higher is worse."""
+    """Columns ``filter`` adds to ``samples``.
+
+    ``suspicion`` is in [0, 1], higher is worse; ``detector_score`` is what the detector's mixture
+    was fitted to (aggregated entropy, or likelihood gain). Both are null where there is no value.
+    """
     import pyarrow as pa
 
     return [
         pa.field("verdict", pa.string()),
         pa.field("reason", pa.string()),
         pa.field("suspicion", pa.float32()),
+        pa.field("detector_score", pa.float32()),
         pa.field("filter_run", pa.string()),
     ]
+
+
+PROVENANCE_VERSION = 1
+PROVENANCE_SCHEMA_ID = "urn:bye-audit:provenance:1"
+
+
+def provenance_schema() -> dict[str, Any]:
+    """JSON Schema (2020-12) of ``provenance.json``, the record of how a split came about."""
+    text, number, flag = {"type": "string"}, {"type": "number"}, {"type": "boolean"}
+    count = {"type": "integer", "minimum": 0}
+    share = {"type": "number", "minimum": 0, "maximum": 1}
+    sha256 = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
+    time = {"type": "string", "format": "date-time"}
+    mixture = _closed(
+        mean_low=number, mean_high=number, var_low=number, var_high=number, weight_low=share
+    )
+    layer = _closed(
+        layer=count,
+        bsi={"type": "number", "minimum": 0},
+        mixture=_or_null(mixture),
+        delta_bic=number,
+        is_sensitive=flag,
+        num_values=count,
+    )
+    config = _closed(
+        bsi_threshold=number, max_removed_share=share, min_samples=count, seed={"type": "integer"}
+    )
+    detector = _closed(
+        name=text,
+        score_label=text,
+        is_low_suspicious=flag,
+        config=config,
+        sensitive_layers=_list(count),
+        layers=_list(layer),
+        mixture=_or_null(mixture),
+        cut=_or_null(number),
+        statistics={"type": "object"},
+    )
+    counts = _closed(
+        samples=count,
+        kept=count,
+        removed=count,
+        not_scored=count,
+        withheld=count,
+        quarantined=count,
+    )
+    model = _closed(
+        base_model=_or_null(text),
+        revision=_or_null(text),
+        digest=_or_null(text),
+        adapter_digest=_or_null(text),
+        columns={"type": "object", "additionalProperties": text},
+    )
+    run = _open(run_id=text, finished_at=time)
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": PROVENANCE_SCHEMA_ID,
+        "title": "How bye-audit came to a split",
+        **_closed(
+            **{"$schema": {"const": PROVENANCE_SCHEMA_ID}},
+            schema_version={"const": PROVENANCE_VERSION},
+            tool=_closed(name={"const": "bye-audit"}, version=text),
+            run_id=text,
+            started_at=time,
+            finished_at=time,
+            decision={"enum": [str(decision) for decision in Decision]},
+            explanation={"type": "string", "minLength": 1},
+            counts=counts,
+            inputs=_list(_open(source=text, sha256=sha256, rows_read=count)),
+            quarantine={"type": "object", "additionalProperties": count},
+            lance=_closed(schema_version=count, samples_version=count, content_digest=sha256),
+            provisional_model=model,
+            finetune=_or_null(run),
+            score=_or_null(run),
+            detector=detector,
+            limits=_list(text),
+            files=_list(_closed(path=text, sha256=sha256, num_bytes=count, num_rows=count)),
+        ),
+    }
+
+
+def tables_description() -> dict[str, Any]:
+    """Columns of every table as ingest creates it, in Arrow's own words, for people to read."""
+    schemas = {
+        SAMPLES: samples_schema(),
+        IMAGES: images_schema(),
+        QUARANTINE: quarantine_schema(),
+        HEAD_SCORES: head_scores_schema(),
+        RUNS: runs_schema(),
+    }
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "tables": {
+            name: [
+                {"name": field.name, "type": str(field.type), "nullable": field.nullable}
+                for field in table
+            ]
+            for name, table in schemas.items()
+        },
+    }
+
+
+def write_schemas(folder: Path) -> list[Path]:
+    """Write the generated files of ``schemas/``; a test compares them with the code."""
+    contents = {
+        "provenance.schema.json": provenance_schema(),
+        "tables.json": tables_description(),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in contents.items():
+        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        (folder / name).write_text(text, encoding="utf-8")
+    return [folder / name for name in contents]
+
+
+def _closed(**properties: Any) -> dict[str, Any]:
+    """Describe an object that has exactly these properties."""
+    return {**_open(**properties), "additionalProperties": False}
+
+
+def _open(**properties: Any) -> dict[str, Any]:
+    """Describe an object that has these properties and may have others."""
+    return {"type": "object", "required": list(properties), "properties": properties}
+
+
+def _list(items: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": items}
+
+
+def _or_null(value: dict[str, Any]) -> dict[str, Any]:
+    return {"anyOf": [value, {"type": "null"}]}
+
+
+if __name__ == "__main__":
+    write_schemas(Path(sys.argv[1] if len(sys.argv) > 1 else "schemas"))

@@ -6,13 +6,9 @@ Every detector answers one of three things (:class:`bye_audit.schema.Decision`):
 inconclusive picture in which nothing is removed, or suspected poison with the samples it suspects.
 """
 
-# ruff: noqa: N815 - fields carry the shape suffixes of the legend above
-
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,135 +20,21 @@ from bye_audit.core.bsi import (
     bimodal_separation_index,
     profile_layers,
 )
-from bye_audit.core.entropy import normalized_entropy
+from bye_audit.core.detection import Detection, Detector, Evidence, FloatArray, OnLayer
 from bye_audit.core.mixture import MixtureFit, TwoGaussians, fit_two_gaussians
 from bye_audit.errors import StageNotRunError, TooFewSamplesError
 from bye_audit.schema import Decision, Reason
 
-FloatArray = NDArray[np.float64]
-OnLayer = Callable[[int], None]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Evidence:
-    """What ``score`` measured of the scored samples; NaN stands for a value that does not exist.
-
-    Parameters
-    ----------
-    entropy_NL
-        Attention entropies in nats.
-    num_image_tokens_N
-        Image tokens T of each sample; None: the same for all.
-    answer_logp_N, answer_logp_base_N
-        Mean log-likelihood of the sample's own answer, in nats a token, under the provisional model
-        and under its base model. None where they were not computed.
-    """
-
-    entropy_NL: NDArray[np.floating]
-    num_image_tokens_N: NDArray[np.integer] | None = None
-    answer_logp_N: NDArray[np.floating] | None = None
-    answer_logp_base_N: NDArray[np.floating] | None = None
-
-    @property
-    def has_varying_tokens(self) -> bool:
-        """Whether samples differ in their number of image tokens."""
-        tokens = self.num_image_tokens_N
-        return tokens is not None and np.unique(tokens).size > 1
-
-    def comparable_entropy(self) -> FloatArray:
-        """Entropies that compare over samples: nats, or shares of log T where T varies."""
-        entropy_NL = np.asarray(self.entropy_NL, dtype=np.float64)
-        if self.has_varying_tokens and self.num_image_tokens_N is not None:
-            return normalized_entropy(entropy_NL, self.num_image_tokens_N)
-        return entropy_NL
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Detection:
-    """A detector's answer.
-
-    Parameters
-    ----------
-    detector
-        Its name in :data:`DETECTORS`.
-    decision
-        Of the dataset as a whole.
-    explanation
-        The decision in plain words, with its numbers.
-    suspicion_N
-        Chance of belonging to the suspicious component, in [0, 1], **higher is worse**; NaN where
-        the sample could not be evaluated or no mixture was fitted.
-    is_suspicious_N
-        Samples to remove; all False unless the decision is suspected poison.
-    is_evaluated_N
-        Samples that have every value this detector needs.
-    score_N
-        What the mixture was fitted to: aggregated entropy (lower is worse) or likelihood gain
-        (higher is worse); NaN where there is none.
-    layers
-        Profile of each layer; empty for detectors that look at no layer.
-    mixture
-        Fitted to ``score_N``; None if the detector did not come so far.
-    cut
-        Score at which both components are equally likely, between their means.
-    statistics
-        Numbers behind the decision, as plain JSON values.
-    """
-
-    detector: str
-    decision: Decision
-    explanation: str
-    suspicion_N: FloatArray
-    is_suspicious_N: NDArray[np.bool_]
-    is_evaluated_N: NDArray[np.bool_]
-    score_N: FloatArray
-    layers: list[LayerProfile] = field(default_factory=list)
-    mixture: TwoGaussians | None = None
-    cut: float | None = None
-    statistics: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def sensitive_layers(self) -> tuple[int, ...]:
-        """Layers the score was made of, in order; empty is a finding."""
-        return tuple(profile.layer for profile in self.layers if profile.is_sensitive)
-
-
-class DetectFunction(Protocol):
-    """Evidence in, answer out."""
-
-    def __call__(
-        self, evidence: Evidence, config: DetectConfig, on_layer: OnLayer | None = None
-    ) -> Detection:
-        """Judge the evidence."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Detector:
-    """A registered rule, with what a reader of its verdicts must know.
-
-    Parameters
-    ----------
-    name
-        As given to ``--detector``.
-    detect
-        The rule.
-    reason
-        Why a sample that it suspects is removed.
-    score_label
-        What ``Detection.score_N`` measures, with its unit.
-    is_low_suspicious
-        Whether low scores are the suspicious ones.
-    limits
-        What it cannot see, one sentence each.
-    """
-
-    name: str
-    detect: DetectFunction
-    reason: Reason
-    score_label: str
-    is_low_suspicious: bool
-    limits: tuple[str, ...]
+__all__ = [
+    "DETECTORS",
+    "Detection",
+    "Detector",
+    "Evidence",
+    "bye_suspicion",
+    "detect_bye",
+    "detect_plausibility",
+    "plausibility_suspicion",
+]
 
 
 def detect_bye(
@@ -183,10 +65,10 @@ def detect_bye(
     -----
     Sections 4.2 and 4.3 of [1]_, with its threshold. Departs from the paper: (1) no sensitive layer
     is an answer; (2) where the number of image tokens varies, ``H / log T`` takes the place of H;
-    (3) guards may refuse a layer or a removal but never choose another one: one Gaussian describes a
-    layer's or the aggregated entropies as well as two; the low component is not a clear minority; a sample above
-    the high component's mean is never suspected, even where the low component is so wide that it
-    claims that side too; a sample that lacks a sensitive layer's entropy is not judged.
+    (3) guards may refuse a layer or a removal but never choose another one: one Gaussian describes
+    a layer's or the aggregated entropies as well as two; the low component is not a clear minority;
+    a sample above the high component's mean is never suspected, even where the low component is so
+    wide that it claims that side too; a sample without a sensitive layer's entropy is not judged.
 
     References
     ----------

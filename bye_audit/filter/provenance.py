@@ -1,0 +1,131 @@
+"""The record of how a split came about: what went in, what judged it, what came out."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bye_audit import __version__, schema
+from bye_audit.config import DetectConfig
+from bye_audit.core.detectors import Detection, Detector
+
+if TYPE_CHECKING:
+    from bye_audit.store.tables import AuditTables, Run
+
+# Read by whoever opens the record; the detector's own limits come before them.
+_GENERAL_LIMITS = (
+    "A verdict is a suspicion with reasons, not proof: poison can be missed and clean samples can "
+    "be removed.",
+    "Samples that were not scored were not judged. Those without an image are in the cleaned "
+    "split; those whose scoring failed are withheld from it.",
+)
+
+
+def build_provenance(
+    tables: AuditTables,
+    *,
+    run_id: str,
+    started_at: str,
+    finished_at: str,
+    detector: Detector,
+    detection: Detection,
+    config: DetectConfig,
+    counts: dict[str, int],
+    files: list[dict[str, Any]],
+) -> dict[str, Any]:
+    """Gather the record from the tables, the runs before and the detector's answer.
+
+    Returns
+    -------
+    dict
+        Valid under :func:`bye_audit.schema.provenance_schema`; no NaN, no path of this machine.
+    """
+    finetune, score = tables.latest_run("finetune"), tables.latest_run("score")
+    ingest = tables.latest_run("ingest")
+    origin = _score_origin(tables)
+    return {
+        "$schema": schema.PROVENANCE_SCHEMA_ID,
+        "schema_version": schema.PROVENANCE_VERSION,
+        "tool": {"name": "bye-audit", "version": __version__},
+        "run_id": run_id,
+        "started_at": started_at,
+        "finished_at": finished_at,
+        "decision": str(detection.decision),
+        "explanation": detection.explanation,
+        "counts": counts,
+        "inputs": [] if ingest is None else ingest.record.get("sources", []),
+        "quarantine": tables.quarantine_counts(),
+        "lance": {
+            "schema_version": schema.SCHEMA_VERSION,
+            "samples_version": tables.version(),
+            "content_digest": tables.content_digest(),
+        },
+        "provisional_model": _model_facts(origin, finetune, score),
+        "finetune": _run_facts(finetune),
+        "score": _run_facts(score),
+        "detector": {
+            "name": detector.name,
+            "score_label": detector.score_label,
+            "is_low_suspicious": detector.is_low_suspicious,
+            "config": asdict(config),
+            "sensitive_layers": list(detection.sensitive_layers),
+            "layers": [profile.to_json() for profile in detection.layers],
+            "mixture": None if detection.mixture is None else detection.mixture.to_json(),
+            "cut": detection.cut,
+            "statistics": detection.statistics,
+        },
+        "limits": [*detector.limits, *_GENERAL_LIMITS],
+        "files": files,
+    }
+
+
+def write_provenance(provenance: dict[str, Any], path: Path) -> None:
+    """Check the record against its schema and write it, whole or not at all."""
+    import jsonschema
+
+    from bye_audit.store.border import storage_errors
+
+    jsonschema.validate(provenance, schema.provenance_schema())
+    text = json.dumps(provenance, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    partial = path.with_name(f".{path.name}.partial")
+    with storage_errors(f"write {path}"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+
+
+def _score_origin(tables: AuditTables) -> dict[str, str]:
+    """Read what the entropy columns say of the model that made them."""
+    names = [name for name in tables.sample_columns() if name == schema.entropy_column(0)]
+    origin = tables.column_metadata(names[0]) if names else {}
+    return {key: value for key, value in origin.items() if key != "layer"}
+
+
+def _model_facts(origin: dict[str, str], finetune: Run | None, score: Run | None) -> dict[str, Any]:
+    """Name the model whose attention was scored: columns first, then the runs."""
+    records: list[dict[str, Any]] = [origin]
+    records += [run.record for run in (score, finetune) if run is not None]
+
+    def first(*keys: str) -> str | None:
+        found = (record[key] for record in records for key in keys if record.get(key))
+        return next((str(value) for value in found), None)
+
+    return {
+        "base_model": first("model", "base_model"),
+        "revision": first("revision", "model_revision"),
+        "digest": first("model_digest", "base_digest", "digest"),
+        "adapter_digest": first("adapter_digest"),
+        "columns": origin,
+    }
+
+
+def _run_facts(run: Run | None) -> dict[str, Any] | None:
+    if run is None:
+        return None
+    return {"run_id": run.run_id, "finished_at": run.finished_at, **run.record}
