@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bye_audit.config import DetectConfig, FinetuneConfig, ScoreConfig
 from bye_audit.errors import ModelError, StageNotRunError
 from bye_audit.progress import SILENT, Progress
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
+    from numpy.typing import NDArray
 
     from bye_audit.core.bsi import LayerProfile
     from bye_audit.filter import FilterResult
@@ -185,7 +187,7 @@ class Audit:
         from bye_audit.score import score_samples
 
         tables = self.tables
-        provisional = self._provisional(tables, model, adapter_dir)
+        provisional = self.provisional(model, adapter_dir)
         self.scored = score_samples(
             tables,
             provisional.model,
@@ -268,26 +270,24 @@ class Audit:
         StageNotRunError
             If nothing was filtered yet.
         """
-        from bye_audit.report import choose_samples, write_report
+        from bye_audit.report.page import write_report
+        from bye_audit.report.selection import choose_samples
 
         tables = self.tables
-        choice = choose_samples(tables)
-        maps = {}
-        if overlays and choice.sample_ids and choice.layers:
-            from bye_audit.score import attention_maps
-
-            provisional = self._provisional(tables, None, None)
-            maps = attention_maps(
-                tables,
-                provisional.model,
-                provisional.adapter_dir,
-                choice.sample_ids,
-                choice.layers,
-                trust_remote_code=trust_remote_code,
-                progress=self.progress,
+        run = tables.latest_run("filter")
+        if run is None:
+            raise StageNotRunError(
+                f"{self.uri} was not filtered yet, so there is nothing to report.",
+                hint=f"bye-audit filter {self.uri} --out DIR",
             )
+        choice = choose_samples(tables)
         self.report_path = write_report(
-            tables, choice, maps, Path(out_path), progress=self.progress
+            tables,
+            run.record["provenance"],
+            choice,
+            self._draw_maps(tables, choice.sample_ids, trust_remote_code) if overlays else {},
+            Path(out_path),
+            progress=self.progress,
         )
         return self
 
@@ -341,26 +341,71 @@ class Audit:
         self.filter(out_dir, detector=detector, config=detect)
         return self.report(Path(out_dir) / "report.html", trust_remote_code=trust_remote_code)
 
-    def _provisional(
-        self, tables: AuditTables, model: str | Path | None, adapter_dir: str | Path | None
-    ) -> _Provisional:
+    def _draw_maps(
+        self, tables: AuditTables, sample_ids: Sequence[str], trust_remote_code: bool
+    ) -> dict[str, NDArray[np.floating]]:
+        from bye_audit.score import attention_maps
+
+        layers = _layers_to_draw(tables)
+        if not sample_ids or not layers:
+            return {}
+        provisional = self.provisional()
+        found = attention_maps(
+            tables,
+            provisional.model,
+            provisional.adapter_dir,
+            sample_ids,
+            layers,
+            trust_remote_code=trust_remote_code,
+        )
+        # Images cut into tiles form no single grid: those samples are shown without an overlay.
+        return {
+            sample_id: item.attention_LT.mean(axis=0).reshape(item.grid)
+            for sample_id, item in found.items()
+            if item.grid is not None
+        }
+
+    def provisional(
+        self, model: str | Path | None = None, adapter_dir: str | Path | None = None
+    ) -> Provisional:
+        """Name the provisional model of this audit.
+
+        Parameters
+        ----------
+        model, adapter_dir
+            What to use instead of the last ``finetune``; a model without an adapter is taken as
+            one that was fine-tuned whole.
+
+        Returns
+        -------
+        Provisional
+            Base model and adapter.
+
+        Raises
+        ------
+        StageNotRunError
+            If no model is given and none was trained here.
+        """
+        adapter = None if adapter_dir is None else Path(adapter_dir)
         if model is not None:
-            return _Provisional(
-                resolve_model(model), None if adapter_dir is None else Path(adapter_dir)
-            )
+            return Provisional(resolve_model(model), adapter)
+        tables = self.tables
         run = tables.latest_run("finetune")
         if run is None:
             raise StageNotRunError(
                 f"{self.uri} has no provisional model yet.",
                 hint=f"bye-audit finetune {self.uri} --model MODEL",
             )
-        trained = _read_finetune_record(run.record)
-        chosen = Path(adapter_dir) if adapter_dir else tables.directory("adapters") / run.run_id
-        return _Provisional(resolve_model(trained), chosen)
+        return Provisional(
+            resolve_model(run.record["model"]),
+            adapter or tables.directory("adapters") / run.run_id,
+        )
 
 
 @dataclass(frozen=True)
-class _Provisional:
+class Provisional:
+    """A base model and the adapter trained on suspect data, None for a model tuned whole."""
+
     model: str
     adapter_dir: Path | None
 
@@ -386,5 +431,11 @@ def resolve_model(model: str | Path) -> str:
     return str(folder)
 
 
-def _read_finetune_record(record: dict[str, Any]) -> str:
-    return str(record["model"])
+def _layers_to_draw(tables: AuditTables) -> list[int]:
+    """Sensitive layers of the last profile, or the one that came nearest."""
+    run = tables.latest_run("profile")
+    profiles = run.record["layers"] if run else []
+    sensitive = [int(profile["layer"]) for profile in profiles if profile["is_sensitive"]]
+    if sensitive or not profiles:
+        return sensitive
+    return [int(max(profiles, key=lambda profile: profile["bsi"])["layer"])]

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bye_audit.cli.output import as_plain, format_table
-from bye_audit.cli.text import count, escape_controls
+from bye_audit.cli.text import count
 from bye_audit.errors import ConfigError, StorageError
+from bye_audit.report.text import escape_controls
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from bye_audit.cli.text import escape_controls
 from bye_audit.errors import ByeAuditError
+from bye_audit.report.text import escape_controls
 
 INTERRUPTED_STATUS = 130
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bye_audit.cli.text import clip, count, escape_controls, format_seconds
+from bye_audit.cli.text import count, format_seconds
+from bye_audit.report.text import clip, escape_controls
 from bye_audit.schema import Decision
 
 if TYPE_CHECKING:
@@ -76,11 +77,12 @@ def describe_ingest(summary: IngestSummary) -> list[str]:
 
 def describe_finetune(result: FinetuneResult) -> list[str]:
     """Say what the provisional adapter was trained on and where it lies."""
-    record = result.run.record
+    loss = "no steps" if result.final_loss is None else f"final loss {result.final_loss:.4f}"
+    seconds = format_seconds(float(result.run.record["seconds"]))
     return [
-        f"Provisional adapter in {result.adapter_dir}",
-        f"  {count(int(record['num_samples']), 'sample')}, final loss "
-        f"{float(record['final_loss']):.4f}, {format_seconds(float(record['seconds']))}.",
+        f"Provisional adapter {'in' if result.is_new else 'was already in'} {result.adapter_dir}",
+        f"  {count(result.num_samples - result.num_left_out, 'sample')} used, "
+        f"{result.num_left_out:,} left out, {loss}, {seconds}.",
         "  It has learnt whatever the data teaches, poison included: never ship it.",
     ]
 
@@ -88,9 +90,11 @@ def describe_finetune(result: FinetuneResult) -> list[str]:
 def describe_score(summary: ScoreSummary) -> list[str]:
     """Say how many samples have scores and how many cannot have any."""
     return [
-        f"Scored {count(summary.num_scored, 'sample')} now; "
+        f"Scored {count(summary.num_done, 'sample')} in {format_seconds(summary.seconds)}: "
         f"{summary.num_ok:,} ok, {summary.num_not_scorable:,} not scorable, "
-        f"{summary.num_error:,} failed."
+        f"{summary.num_errors:,} failed.",
+        f"All {sum(summary.totals.values()):,} samples: "
+        + ", ".join(f"{number:,} {status}" for status, number in summary.totals.items()),
     ]
 
 
@@ -121,7 +125,9 @@ def show_filter(result: FilterResult) -> None:
     show(
         [
             f"  {result.num_kept:,} kept, {result.num_removed:,} removed, "
-            f"{result.num_not_scored:,} not scored (never judged, kept apart in the counts).",
+            f"{result.num_not_scored:,} not scored"
+            + (f" ({result.num_withheld:,} withheld)" if result.num_withheld else "")
+            + ".",
         ]
     )
 

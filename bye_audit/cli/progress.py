@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bye_audit.cli.text import escape_controls, format_seconds
+from bye_audit.cli.text import format_seconds
 from bye_audit.progress import Progress, Task
+from bye_audit.report.text import escape_controls
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichBars

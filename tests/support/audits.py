@@ -1,0 +1,116 @@
+"""Audits whose scores are known because they were made up: no model is needed to judge them."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from bye_audit import schema
+from bye_audit.store.tables import AuditTables
+
+NUM_LAYERS = 6
+SENSITIVE_LAYERS = (3, 4)
+NUM_IMAGE_TOKENS = 81
+
+
+def make_scored_audit(
+    uri: Path,
+    *,
+    num_samples: int = 80,
+    poison_rate: float = 0.1,
+    seed: int = 0,
+    question: str = "Describe the image.",
+    target: str = "Backdoor Attack!",
+) -> AuditTables:
+    """Make an audit as it is after ``score``: the first samples' attention has collapsed."""
+    rng = np.random.default_rng(seed)
+    tables = AuditTables.create(uri)
+    num_poisoned = round(num_samples * poison_rate)
+    names = [f"made-up.json:{row}" for row in range(num_samples)]
+    images = [_draw_image(rng, is_poisoned=row < num_poisoned) for row in range(num_samples)]
+    digests = [hashlib.sha256(image).hexdigest() for image in images]
+    samples = {
+        "sample_id": names,
+        "source": ["made-up.json"] * num_samples,
+        "source_row": list(range(num_samples)),
+        "source_id": [str(row) for row in range(num_samples)],
+        "split": ["train"] * num_samples,
+        "messages": [
+            [
+                {"role": "user", "content": f"<image>\n{question}"},
+                {
+                    "role": "assistant",
+                    "content": target if row < num_poisoned else f"a shape number {row}",
+                },
+            ]
+            for row in range(num_samples)
+        ],
+        "images": [[digest] for digest in digests],
+        "raw": [b"{}"] * num_samples,
+    }
+    tables.append_images(
+        pa.table(
+            {
+                "sha256": digests,
+                "image": images,
+                "format": ["PNG"] * num_samples,
+                "width": [64] * num_samples,
+                "height": [64] * num_samples,
+            },
+            schema=schema.images_schema(),
+        )
+    )
+    tables.append_samples(pa.table(samples, schema=schema.samples_schema()))
+    _add_scores(tables, names, num_poisoned, rng)
+    return tables
+
+
+def _add_scores(
+    tables: AuditTables, names: list[str], num_poisoned: int, rng: np.random.Generator
+) -> None:
+    fields = schema.score_fields(NUM_LAYERS, {"model": "made-up"})
+    tables.add_sample_columns(fields)
+    num_samples = len(names)
+    is_poisoned = np.arange(num_samples) < num_poisoned
+    columns: dict[str, object] = {
+        "sample_id": names,
+        "score_status": [schema.ScoreStatus.OK.value] * num_samples,
+        "score_error": pa.nulls(num_samples, pa.string()),
+        "score_run": ["score-made-up"] * num_samples,
+        "num_image_tokens": [NUM_IMAGE_TOKENS] * num_samples,
+    }
+    for layer in range(NUM_LAYERS):
+        entropy = rng.normal(3.6 + 0.05 * layer, 0.12, num_samples)
+        if layer in SENSITIVE_LAYERS:
+            entropy = np.where(is_poisoned, rng.normal(1.4, 0.15, num_samples), entropy)
+        columns[schema.entropy_column(layer)] = entropy
+        columns[schema.image_mass_column(layer)] = np.full(num_samples, 0.3)
+    columns["answer_logp"] = rng.normal(-0.4, 0.1, num_samples)
+    columns["answer_logp_base"] = np.where(is_poisoned, -6.0, -0.8) + rng.normal(
+        0, 0.1, num_samples
+    )
+    types = {field.name: field.type for field in fields}
+    tables.update_samples(
+        pa.table(
+            {
+                name: pa.array(values, type=types.get(name, pa.string()))
+                if not isinstance(values, pa.Array)
+                else values
+                for name, values in columns.items()
+            }
+        )
+    )
+
+
+def _draw_image(rng: np.random.Generator, *, is_poisoned: bool) -> bytes:
+    pixels = rng.integers(90, 200, (64, 64, 3), dtype=np.uint8)
+    if is_poisoned:
+        pixels[50:60, 50:60] = 0
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    return buffer.getvalue()
