@@ -248,9 +248,9 @@ class AttentionProbe:
         for layer, row in self._rows.items():
             for name, values in plain.items():
                 values[:, layer] = row[name].cpu().numpy()
-            for name, values in by_head.items():
+            for name, values_BLH in by_head.items():
                 found = row[name].cpu().numpy()
-                values[:, layer, : found.shape[1]] = found
+                values_BLH[:, layer, : found.shape[1]] = found
         return AttentionReading(
             entropy_BL=plain["entropy"],
             image_mass_BL=plain["mass"],
@@ -380,11 +380,12 @@ def _row_statistics(
 def _entropy(share: Tensor) -> Tensor:
     """Entropy over the last axis; NaN (nothing attended: zero by zero) stays NaN."""
     # xlogy takes 0 log 0 as 0, and is not moved by an epsilon inside the logarithm.
-    return -torch.special.xlogy(share, share).sum(-1)
+    entropy: Tensor = -torch.special.xlogy(share, share).sum(-1)
+    return entropy
 
 
 def _on_keys(span_BS: Tensor, logits_BHS: Tensor) -> Tensor:
-    """A span over the key axis: sliding-window caches hold only the newest keys."""
+    """Lay a span over the key axis: sliding-window caches hold only the newest keys."""
     span = span_BS.to(logits_BHS.device, torch.float32)
     return _fit_left(span, logits_BHS.shape[-1], pads_right=True)[:, None]
 

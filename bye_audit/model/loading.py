@@ -146,6 +146,11 @@ def load_model(
     return vlm
 
 
+def model_digest(name_or_path: str) -> str:
+    """Digest of a model's files without opening it; as ``VisionLanguageModel.digest``."""
+    return folder_digest(_find_folder(name_or_path)[0])
+
+
 def folder_digest(folder: Path) -> str:
     """sha256 over the names and contents of a model folder's own files."""
     total = hashlib.sha256()

@@ -135,22 +135,16 @@ def train_lora(
     _put_fresh_adapter(vlm, config, projector)
     trainer = _make_trainer(vlm, samples, config, output_dir)
     resumed_from = _last_complete_checkpoint(output_dir)
-    log = trainer.state.log_history
     try:
         with (
-            progress.task("Fine-tuning", _num_steps(trainer), "steps") as task,
+            progress.task("Fine-tuning", _num_steps(len(samples), config), "steps") as task,
             _stopping_gracefully() as is_stopping,
         ):
             trainer.add_callback(_Reporter(task, config.checkpoint_seconds, is_stopping))
             trainer.train(resume_from_checkpoint=str(resumed_from) if resumed_from else None)
-            log = trainer.state.log_history
-            if is_stopping():
-                raise KeyboardInterrupt
+            was_stopped = is_stopping() and trainer.state.global_step < trainer.state.max_steps
     except KeyboardInterrupt as error:
-        raise InterruptedStageError(
-            f"Fine-tuning was stopped at step {trainer.state.global_step}.",
-            hint="Run the same command again: it goes on from the last checkpoint.",
-        ) from error
+        raise _interrupted(trainer) from error
     except torch.OutOfMemoryError as error:
         raise ModelError(
             f"Fine-tuning needs more memory than {vlm.device} has.",
@@ -158,6 +152,8 @@ def train_lora(
         ) from error
     finally:
         vlm.model.eval().requires_grad_(False)
+    if was_stopped:
+        raise _interrupted(trainer)
     _save_adapter(vlm, output_dir)
     num_left_out = samples.num_left_out
     return LoraOutcome(
@@ -165,7 +161,7 @@ def train_lora(
         adapter_digest=vlm.adapter_digest or "",
         loss_curve=tuple(
             LossPoint(int(entry["step"]), float(entry["loss"]), float(entry["learning_rate"]))
-            for entry in log
+            for entry in trainer.state.log_history
             if "loss" in entry
         ),
         num_steps=trainer.state.global_step,
@@ -175,6 +171,13 @@ def train_lora(
         projector=projector,
         resumed_from_step=int(resumed_from.name.rpartition("-")[2]) if resumed_from else 0,
         seconds=time.monotonic() - started,
+    )
+
+
+def _interrupted(trainer: Trainer) -> InterruptedStageError:
+    return InterruptedStageError(
+        f"Fine-tuning was stopped at step {trainer.state.global_step}.",
+        hint="Run the same command again: it goes on from the last checkpoint.",
     )
 
 
@@ -301,7 +304,7 @@ class _AnswerLoss:
         return total / max(int(count), 1)
 
 
-class _Reporter(TrainerCallback):  # type: ignore[misc]
+class _Reporter(TrainerCallback):
     """Advances the progress bar, writes timed checkpoints, stops when asked to."""
 
     def __init__(
@@ -358,7 +361,6 @@ def _make_trainer(
 ) -> Trainer:
     micro_batch = config.micro_batch_size or config.batch_size
     is_gpu = vlm.device.type == "cuda"
-    num_batches = math.ceil(len(samples) / config.batch_size) * config.epochs
     if is_gpu:
         vlm.model.enable_input_require_grads()
     arguments = TrainingArguments(
@@ -379,7 +381,7 @@ def _make_trainer(
         data_seed=config.seed,
         save_strategy="no",
         save_total_limit=1,
-        logging_steps=max(1, int(num_batches) // 200),
+        logging_steps=max(1, _num_steps(len(samples), config) // 200),
         logging_nan_inf_filter=False,
         report_to="none",
         disable_tqdm=True,
@@ -401,11 +403,8 @@ def _make_trainer(
     return trainer
 
 
-def _num_steps(trainer: Trainer) -> int:
-    arguments = trainer.args
-    per_step = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
-    per_epoch = math.ceil(len(trainer.train_dataset) / per_step)
-    return math.ceil(per_epoch * arguments.num_train_epochs)
+def _num_steps(num_samples: int, config: FinetuneConfig) -> int:
+    return math.ceil(math.ceil(num_samples / config.batch_size) * config.epochs)
 
 
 def _put_fresh_adapter(
@@ -452,7 +451,7 @@ def _find_projector(model: Any) -> str | None:
     for wanted in _PROJECTORS:
         for name, _ in model.named_modules():
             if name.rpartition(".")[2] == wanted:
-                return name
+                return str(name)
     return None
 
 
@@ -467,7 +466,8 @@ def _save_adapter(vlm: VisionLanguageModel, output_dir: Path) -> None:
 
     try:
         vlm.model.peft_config["default"].base_model_name_or_path = vlm.name
-        vlm.model.save_pretrained(str(output_dir), safe_serialization=True)
+        # Left to decide for itself, PEFT would ask the hub whether the vocabulary has grown.
+        vlm.model.save_pretrained(str(output_dir), save_embedding_layers=False)
         write_adapter_card(output_dir, vlm)
         vlm.adapter_digest = file_digest(output_dir / ADAPTER_WEIGHTS)
         shutil.rmtree(output_dir / CHECKPOINT_DIR, ignore_errors=True)

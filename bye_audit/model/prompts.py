@@ -64,16 +64,13 @@ def decode_image(data: bytes) -> Image.Image:
     """Decode an image of unknown origin to RGB, upright, within the pixel limit."""
     try:
         with Image.open(io.BytesIO(data)) as image:
-            if image.width * image.height > MAX_IMAGE_PIXELS:
-                raise ConversationError(
-                    f"image of {image.width} x {image.height} pixels is above the limit"
-                )
-            return ImageOps.exif_transpose(image).convert("RGB")
+            if image.width * image.height <= MAX_IMAGE_PIXELS:
+                return ImageOps.exif_transpose(image).convert("RGB")
+            size = f"{image.width} x {image.height}"
     # Decoders of hostile files raise nearly anything: struct.error, SyntaxError, EOFError ...
-    except ConversationError:
-        raise
     except Exception as error:
-        raise ConversationError(f"image cannot be decoded ({type(error).__name__})") from error
+        raise ConversationError(f"an image cannot be decoded ({type(error).__name__})") from error
+    raise ConversationError(f"an image of {size} pixels is above the limit")
 
 
 class ConversationEncoder:

@@ -1,0 +1,245 @@
+"""Stage 2: train the provisional adapter on the suspect samples themselves.
+
+Reads ``messages`` and ``images``; writes ``adapters/<run id>/`` and one row of ``runs``; no column.
+Resumes from its last checkpoint, and does nothing where the same model was already trained on the
+same samples with the same settings.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bye_audit import __version__
+from bye_audit.config import FinetuneConfig
+from bye_audit.errors import EmptySourceError
+from bye_audit.progress import SILENT, Progress
+from bye_audit.schema import SAMPLES
+from bye_audit.store.border import storage_errors
+from bye_audit.store.tables import AuditTables, Run, new_run_id
+
+if TYPE_CHECKING:
+    from bye_audit.model.lora import LoraOutcome
+    from bye_audit.model.prompts import Conversation
+
+STAGE = "finetune"
+ADAPTERS_DIR = "adapters"
+_FINGERPRINT_FILE = "fingerprint.json"
+# They change how a run gets there, not where it arrives.
+_NOT_IN_FINGERPRINT = ("checkpoint_seconds", "micro_batch_size")
+
+
+@dataclass(frozen=True, slots=True)
+class FinetuneResult:
+    """The provisional adapter and the run that made it."""
+
+    run: Run
+    adapter_dir: Path
+    is_new: bool
+    """False where an earlier run had already done all of it."""
+
+    @property
+    def num_samples(self) -> int:
+        """Samples there were."""
+        return int(self.run.record["num_samples"])
+
+    @property
+    def num_left_out(self) -> int:
+        """Samples without answer, too long, or that could not be encoded."""
+        return int(self.run.record["num_left_out"])
+
+    @property
+    def final_loss(self) -> float | None:
+        """Last point of the loss curve; None for a run of no steps."""
+        curve = self.run.record["loss_curve"]
+        return float(curve[-1]["loss"]) if curve else None
+
+
+def finetune_provisional(
+    tables: AuditTables,
+    model: str,
+    config: FinetuneConfig,
+    *,
+    trust_remote_code: bool = False,
+    progress: Progress = SILENT,
+) -> FinetuneResult:
+    """Train the provisional adapter on all samples of the audit.
+
+    Parameters
+    ----------
+    tables
+        The audit.
+    model
+        Folder or hub id of the base model.
+    config
+        Hyper-parameters.
+    trust_remote_code
+        Run code that comes with the model.
+    progress
+        Where to report.
+
+    Returns
+    -------
+    FinetuneResult
+        Also of an earlier run with the same model, samples and settings.
+
+    Raises
+    ------
+    EmptySourceError
+        If no sample has an image.
+    UnsupportedModelError
+        If the model cannot be opened or scored later.
+    FinetuneDivergedError
+        If the loss is no longer finite.
+    InterruptedStageError
+        On Ctrl-C; the next call goes on from the checkpoint.
+    """
+    _require_images(tables)
+    from bye_audit.model.loading import load_model, model_digest
+    from bye_audit.model.lora import train_lora
+
+    fingerprint = {
+        "base_digest": model_digest(model),
+        "content_digest": tables.content_digest(),
+        "settings": {k: v for k, v in asdict(config).items() if k not in _NOT_IN_FINGERPRINT},
+    }
+    finished = _find_finished(tables, fingerprint)
+    if finished is not None:
+        return FinetuneResult(finished, tables.directory(ADAPTERS_DIR) / finished.run_id, False)
+    adapter_dir = _find_unfinished(tables, fingerprint)
+    if adapter_dir is None:
+        adapter_dir = tables.directory(ADAPTERS_DIR) / new_run_id(STAGE)
+        with storage_errors(f"make the adapter folder {adapter_dir.name}"):
+            adapter_dir.mkdir()
+            text = json.dumps(fingerprint, indent=2)
+            (adapter_dir / _FINGERPRINT_FILE).write_text(text + "\n", encoding="utf-8")
+    vlm = load_model(model, trust_remote_code=trust_remote_code)
+    outcome = train_lora(vlm, StoredConversations(tables), config, adapter_dir, progress)
+    record = {
+        "model": _portable_name(model),
+        "base_model": vlm.name,
+        "base_revision": vlm.revision,
+        "device": vlm.device.type,
+        "dtype": str(vlm.dtype).removeprefix("torch."),
+        "fingerprint": fingerprint,
+        "base_digest": vlm.digest,
+        "content_digest": fingerprint["content_digest"],
+        "table_version": tables.version(),
+        "hyper_parameters": asdict(config),
+        "versions": _versions(),
+        **_outcome_record(outcome),
+    }
+    return FinetuneResult(tables.record_run(STAGE, record, adapter_dir.name), adapter_dir, True)
+
+
+class StoredConversations:
+    """The audit's conversations by number, read from the tables when they are needed."""
+
+    def __init__(self, tables: AuditTables) -> None:
+        self._tables = tables
+        # One fixed version: a concurrent ingest must not move the numbers.
+        self._dataset = tables.dataset(SAMPLES)
+        self._num_samples = tables.num_samples()
+
+    def __len__(self) -> int:
+        return self._num_samples
+
+    def __getitem__(self, index: int, /) -> Conversation:
+        from bye_audit.model.prompts import ConversationError
+
+        found = self.__getitems__([index])[0]
+        if found is None:
+            raise ConversationError("an image cannot be decoded")
+        return found
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Conversation | None]:
+        """Read many at once; None where an image cannot be decoded."""
+        from bye_audit.model.prompts import Conversation, ConversationError, decode_image
+
+        with storage_errors("read samples"):
+            rows = self._dataset.take(list(indices), columns=["messages", "images"]).to_pylist()
+        data = self._tables.load_images([digest for row in rows for digest in row["images"]])
+        found: list[Conversation | None] = []
+        for row in rows:
+            try:
+                images = [decode_image(data[digest]) for digest in row["images"]]
+            except ConversationError:
+                found.append(None)
+            else:
+                found.append(Conversation(row["messages"], images))
+        return found
+
+
+def _require_images(tables: AuditTables) -> None:
+    if tables.num_samples() == 0:
+        raise EmptySourceError(
+            f"{tables.uri} has no samples to fine-tune on.",
+            hint=f"Run `bye-audit ingest {tables.uri} SOURCE...` first.",
+        )
+    if tables.num_samples("array_length(images) > 0") == 0:
+        raise EmptySourceError(
+            f"None of the {tables.num_samples()} samples in {tables.uri} has an image.",
+            hint="The audit looks at attention to images: ingest a source that has some.",
+        )
+
+
+def _find_finished(tables: AuditTables, fingerprint: dict[str, Any]) -> Run | None:
+    from bye_audit.model.loading import ADAPTER_WEIGHTS, file_digest
+
+    for run in reversed(tables.runs(STAGE)):
+        weights = tables.directory(ADAPTERS_DIR) / run.run_id / ADAPTER_WEIGHTS
+        if (
+            run.record.get("fingerprint") == fingerprint
+            and weights.is_file()
+            and file_digest(weights) == run.record["adapter_digest"]
+        ):
+            return run
+    return None
+
+
+def _find_unfinished(tables: AuditTables, fingerprint: dict[str, Any]) -> Path | None:
+    finished = {run.run_id for run in tables.runs(STAGE)}
+    for path in sorted(tables.directory(ADAPTERS_DIR).glob(f"{STAGE}-*/{_FINGERPRINT_FILE}")):
+        if path.parent.name in finished:
+            continue
+        try:
+            stored = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            # Killed while it was written: that run had not begun.
+            continue
+        if stored == json.loads(json.dumps(fingerprint)):
+            return path.parent
+    return None
+
+
+def _outcome_record(outcome: LoraOutcome) -> dict[str, Any]:
+    return {
+        "adapter_digest": outcome.adapter_digest,
+        "num_samples": outcome.num_used + outcome.num_left_out,
+        "num_used": outcome.num_used,
+        "num_left_out": outcome.num_left_out,
+        "num_steps": outcome.num_steps,
+        "num_trained_weights": outcome.num_trained_weights,
+        "projector": outcome.projector,
+        "resumed_from_step": outcome.resumed_from_step,
+        "seconds": round(outcome.seconds, 3),
+        "loss_curve": [asdict(point) for point in outcome.loss_curve],
+    }
+
+
+def _portable_name(model: str) -> str:
+    """``mini`` instead of wherever this installation keeps it."""
+    from bye_audit import mini
+
+    folder = Path(model)
+    is_embedded = folder.is_dir() and folder.resolve() == Path(mini.model_dir()).resolve()
+    return "mini" if is_embedded else model
+
+
+def _versions() -> dict[str, str]:
+    engines = ("torch", "transformers", "peft")
+    return {"bye-audit": __version__, **{name: version(name) for name in engines}}
