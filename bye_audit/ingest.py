@@ -7,11 +7,8 @@ not done again.
 
 from __future__ import annotations
 
-import hashlib
-import os
 import re
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +26,13 @@ from bye_audit.progress import SILENT, Progress
 from bye_audit.store.sources import choose_format, expand
 from bye_audit.store.sources.base import SourceFormat, SourceRecord
 from bye_audit.store.sources.conversation import BadRecordError, read_conversation
+from bye_audit.store.sources.identity import (
+    digest_of_path,
+    fingerprint,
+    hash_file,
+    name_without_number,
+    typed_name,
+)
 from bye_audit.store.sources.images import ImageLoader
 from bye_audit.store.tables import AuditTables, sql_text
 
@@ -36,7 +40,6 @@ STAGE = "ingest"
 _COMMIT_ROWS = 8192
 _COMMIT_BYTES = 64 << 20
 _QUARANTINE_RAW_BYTES = 64 << 10
-_HASH_CHUNK_BYTES = 1 << 20
 _SPLIT_NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
 
 
@@ -146,15 +149,11 @@ class _Pending:
 
     samples: list[dict[str, Any]] = field(default_factory=list)
     quarantine: list[dict[str, Any]] = field(default_factory=list)
-    images: list[dict[str, Any]] = field(default_factory=list)
     num_bytes: int = 0
 
     @property
-    def is_full(self) -> bool:
-        return (
-            len(self.samples) + len(self.quarantine) >= _COMMIT_ROWS
-            or self.num_bytes >= _COMMIT_BYTES
-        )
+    def num_rows(self) -> int:
+        return len(self.samples) + len(self.quarantine)
 
 
 class _SourceJob:
@@ -178,8 +177,8 @@ class _SourceJob:
 
     def run(self, progress: Progress) -> SourceSummary:
         """Read what is still to be read of the source."""
-        before = self._fingerprint()
-        sha256 = self._hash_file(progress)
+        before = fingerprint(self._path)
+        sha256 = hash_file(self._path, progress)
         name, entry = self._find_entry(sha256)
         if entry is not None and entry["is_finished"]:
             self._check_same_options(name, entry)
@@ -187,8 +186,8 @@ class _SourceJob:
         description = self._format.describe(self._path)
         entry = {
             "number": entry["number"] if entry else len(self._tables.sources()),
-            "path_digest": _digest_of_path(self._path),
-            "root_digest": _digest_of_path(self._image_root),
+            "path_digest": digest_of_path(self._path),
+            "root_digest": digest_of_path(self._image_root),
             "sha256": sha256,
             "num_bytes": before[0],
             "format": self._format.name,
@@ -199,11 +198,7 @@ class _SourceJob:
         self._tables.record_source(name, entry)
         try:
             rows_read = self._read(name, description["total"], progress)
-            if self._fingerprint() != before:
-                raise InputError(
-                    f"{self._path} changed while it was being read.",
-                    hint="Run the same command again when nothing writes to it any more.",
-                )
+            self._check_unchanged(before)
             entry |= self._count(name, rows_read)
         except InputError:
             # Half of a broken file is nobody's dataset.
@@ -216,11 +211,11 @@ class _SourceJob:
     def _find_entry(self, sha256: str) -> tuple[str, dict[str, Any] | None]:
         """Find the source's own name in this audit, and what is known of it."""
         sources = self._tables.sources()
-        path_digest = _digest_of_path(self._path)
-        typed = _typed_name(self._path)
+        path_digest = digest_of_path(self._path)
+        typed = typed_name(self._path)
         for name, entry in sources.items():
             same_path = entry["path_digest"] == path_digest
-            if entry["sha256"] == sha256 and (same_path or _stem_of(name) == typed):
+            if entry["sha256"] == sha256 and (same_path or name_without_number(name) == typed):
                 return name, entry
             if same_path and not entry["is_finished"]:
                 self._tables.delete_source(name)
@@ -243,28 +238,38 @@ class _SourceJob:
                 hint="Leave --split as it was, or use a new audit directory.",
             )
 
+    def _check_unchanged(self, before: tuple[int, int]) -> None:
+        if fingerprint(self._path) != before:
+            raise InputError(
+                f"{self._path} changed while it was being read.",
+                hint="Run the same command again when nothing writes to it any more.",
+            )
+
     def _read(self, name: str, total: int, progress: Progress) -> int:
         first_row = self._tables.next_row(name)
         # Rows after the last sample are read again, so that none is quarantined twice.
         self._tables.delete_quarantine(f"source = {sql_text(name)} AND source_row >= {first_row}")
         loader = ImageLoader(self._image_root, self._known_images, self._path.name)
-        pending, rows_read = _Pending(), first_row
+        pending, rows_read, is_committing = _Pending(), first_row, False
         try:
             with progress.task(f"ingest {name}", total, self._format.unit) as task:
                 for record in self._format.records(self._path, first_row):
                     self._take(name, record, loader, pending)
                     rows_read = record.row + 1
                     task.advance(record.progress)
-                    if pending.is_full:
-                        full, pending = pending, _Pending()
-                        self._commit(full)
+                    num_bytes = pending.num_bytes + loader.new_bytes
+                    if pending.num_rows >= _COMMIT_ROWS or num_bytes >= _COMMIT_BYTES:
+                        is_committing = True
+                        self._commit(pending, loader)
+                        pending, is_committing = _Pending(), False
         except KeyboardInterrupt:
-            self._commit(pending)
+            if not is_committing:
+                self._commit(pending, loader)
             raise InterruptedStageError(
-                f"Ingest was stopped after {rows_read} records of {name}; they are kept.",
+                f"Ingest was stopped in {name}; the records read so far are kept.",
                 hint="Run the same command again to go on from there.",
             ) from None
-        self._commit(pending)
+        self._commit(pending, loader)
         return rows_read
 
     def _take(
@@ -301,23 +306,22 @@ class _SourceJob:
                     "raw": raw,
                 }
             )
-        # An image of a record that fails otherwise is known from now on, so it has to be stored.
-        for image in loader.take_new():
-            pending.images.append(
-                {
-                    "sha256": image.sha256,
-                    "image": image.content,
-                    "format": image.format,
-                    "width": image.width,
-                    "height": image.height,
-                }
-            )
-            pending.num_bytes += len(image.content)
         pending.num_bytes += len(raw)
 
-    def _commit(self, pending: _Pending) -> None:
+    def _commit(self, pending: _Pending, loader: ImageLoader) -> None:
         """Write images before the samples that name them, samples last as they are the cursor."""
-        self._tables.append_images(_table(pending.images, schema.images_schema()))
+        images = [
+            {
+                "sha256": image.sha256,
+                "image": image.content,
+                "format": image.format,
+                "width": image.width,
+                "height": image.height,
+            }
+            for image in loader.new.values()
+        ]
+        self._tables.append_images(_table(images, schema.images_schema()))
+        loader.mark_stored()
         self._tables.append_quarantine(_table(pending.quarantine, schema.quarantine_schema()))
         self._tables.append_samples(_table(pending.samples, schema.samples_schema()))
 
@@ -351,32 +355,6 @@ class _SourceJob:
             f"No record of {self._path} can be used ({found}, read as {self._format.name}).",
             hint=hint,
         )
-
-    def _fingerprint(self) -> tuple[int, int]:
-        status = self._path.stat()
-        return status.st_size, status.st_mtime_ns
-
-    def _hash_file(self, progress: Progress) -> str:
-        digest = hashlib.sha256()
-        try:
-            with (
-                self._path.open("rb") as file,
-                progress.task(f"check {self._path.name}", self._fingerprint()[0], "bytes") as task,
-            ):
-                while chunk := file.read(_HASH_CHUNK_BYTES):
-                    digest.update(chunk)
-                    task.advance(len(chunk))
-        except KeyboardInterrupt:
-            raise InterruptedStageError(
-                f"Ingest was stopped before {self._path.name} was read.",
-                hint="Run the same command again.",
-            ) from None
-        except OSError as error:
-            raise InputError(
-                f"{self._path} cannot be read: {error.strerror}.",
-                hint="Check the file and its permissions.",
-            ) from error
-        return digest.hexdigest()
 
 
 def ingest_record(tables: AuditTables) -> dict[str, Any]:
@@ -416,21 +394,3 @@ def _summary_of(name: str, entry: dict[str, Any], *, is_new: bool) -> SourceSumm
 
 def _table(rows: Iterable[dict[str, Any]], table_schema: pa.Schema) -> pa.Table:
     return pa.Table.from_pylist(list(rows), schema=table_schema)
-
-
-def _typed_name(path: Path) -> str:
-    """Name a source as the user typed it, but never by an absolute path, which is private."""
-    if not path.is_absolute():
-        return Path(os.path.normpath(path)).as_posix()
-    with suppress(ValueError):
-        return path.relative_to(Path.cwd()).as_posix()
-    return path.name
-
-
-def _stem_of(name: str) -> str:
-    """Drop the number that tells sources of the same name apart."""
-    return re.sub(r"#\d+$", "", name)
-
-
-def _digest_of_path(path: Path) -> str:
-    return hashlib.sha256(os.path.realpath(path).encode(errors="surrogateescape")).hexdigest()[:32]

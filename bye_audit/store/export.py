@@ -24,6 +24,7 @@ from bye_audit.store.border import storage_errors
 from bye_audit.store.sources import FORMATS
 from bye_audit.store.sources.base import StoredRecord
 from bye_audit.store.sources.conversation import read_conversation
+from bye_audit.store.sources.identity import name_without_number
 from bye_audit.store.sources.images import relative_path
 from bye_audit.store.tables import AuditTables, sql_text
 
@@ -297,11 +298,11 @@ def _place_sources(sources: dict[str, dict[str, Any]]) -> dict[str, str]:
 
 
 def _file_name(source: str) -> str:
-    return re.sub(r"#\d+$", "", source).rpartition("/")[2]
+    return name_without_number(source).rpartition("/")[2]
 
 
 def _with_features(columns: Sequence[str], stored: pa.Schema | None = None) -> pa.Schema:
-    """Schema with the metadata by which ``datasets`` knows image columns."""
+    """Build a schema with the metadata by which ``datasets`` knows image columns."""
     features, fields = {}, []
     for name in columns:
         if name == "images":

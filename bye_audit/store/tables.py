@@ -5,11 +5,8 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import lance
 import lancedb
@@ -19,6 +16,10 @@ from bye_audit import schema
 from bye_audit.errors import SchemaMismatchError, StorageError, TableError
 from bye_audit.store.border import missing_column_error, storage_errors
 from bye_audit.store.digest import digest_of_samples
+from bye_audit.store.reading import check_columns, refuse_foreign_folder, scan, sql_text
+from bye_audit.store.runs import Run, finished_run, new_run_id, row_of_run, run_of_row
+
+__all__ = ["AuditTables", "Run", "new_run_id", "sql_text"]
 
 _SCHEMAS = {
     # Samples come last: where they exist, the other tables exist too, whenever create was killed.
@@ -30,27 +31,8 @@ _SCHEMAS = {
 }
 _SOURCE_KEY = "bye_audit.source/"
 _CONFLICT_RETRIES = 50
+_INDEX_IMAGES = 20_000
 _INGEST_FIRST = "Run `bye-audit ingest AUDIT SOURCE...` first."
-
-
-@dataclass(frozen=True)
-class Run:
-    """One finished stage."""
-
-    run_id: str
-    stage: str
-    finished_at: str
-    record: dict[str, Any]
-
-
-def new_run_id(stage: str) -> str:
-    """Make a run id that sorts by time and is never used twice."""
-    return f"{stage}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid4().hex[:4]}"
-
-
-def sql_text(value: str) -> str:
-    """Quote a text for use inside a ``where``."""
-    return "'" + value.replace("'", "''") + "'"
 
 
 class AuditTables:
@@ -79,7 +61,7 @@ class AuditTables:
             If the directory cannot be written.
         """
         uri = str(uri)
-        _refuse_foreign_folder(uri)
+        refuse_foreign_folder(uri)
         with storage_errors(f"create the audit tables in {uri}"):
             database = lancedb.connect(uri)
             present = set(database.list_tables().tables)
@@ -145,7 +127,7 @@ class AuditTables:
         return list(self._dataset(schema.SAMPLES).schema.names)
 
     def column_metadata(self, name: str) -> dict[str, str]:
-        """What a samples column says of itself, such as the model an entropy came from."""
+        """Tell what a samples column says of itself, such as the model an entropy came from."""
         fields = self._dataset(schema.SAMPLES).schema
         if name not in fields.names:
             raise missing_column_error(name)
@@ -162,7 +144,7 @@ class AuditTables:
             If a column does not exist yet.
         """
         dataset = self._dataset(schema.SAMPLES)
-        _check_columns(dataset, columns)
+        check_columns(dataset, columns)
         with storage_errors("read samples"):
             return dataset.to_table(columns=list(columns), filter=where, limit=limit)
 
@@ -171,8 +153,8 @@ class AuditTables:
     ) -> Iterator[pa.RecordBatch]:
         """Read samples' columns in batches, in the order of ingest, from one fixed version."""
         dataset = self._dataset(schema.SAMPLES)
-        _check_columns(dataset, columns)
-        yield from _scan(dataset, columns, where, batch_size)
+        check_columns(dataset, columns)
+        yield from scan(dataset, columns, where, batch_size)
 
     def load_images(self, digests: Sequence[str]) -> dict[str, bytes]:
         """Read the bytes of the images with these sha256 digests.
@@ -194,7 +176,7 @@ class AuditTables:
         missing = [digest for digest in wanted if digest not in images]
         if missing:
             raise TableError(
-                f"{self.uri} lacks {len(missing)} images that its samples name, first {missing[0]}.",
+                f"{self.uri} lacks {len(missing)} images of its samples, first {missing[0]}.",
                 hint="The audit directory is damaged: ingest the sources into a new one.",
             )
         return images
@@ -265,7 +247,7 @@ class AuditTables:
         if table.num_rows == 0:
             return
         dataset = self._dataset(schema.SAMPLES)
-        _check_columns(dataset, table.column_names)
+        check_columns(dataset, table.column_names)
         with storage_errors("write to the samples"):
             stats = (
                 dataset.merge_insert("sample_id")
@@ -292,7 +274,7 @@ class AuditTables:
     def quarantine_counts(self, where: str | None = None) -> dict[str, int]:
         """Count quarantined records by code, commonest first."""
         counts: Counter[str] = Counter()
-        for batch in _scan(self._dataset(schema.QUARANTINE), ["code"], where, 65536):
+        for batch in scan(self._dataset(schema.QUARANTINE), ["code"], where, 65536):
             counts.update(batch["code"].to_pylist())
         return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
@@ -311,7 +293,7 @@ class AuditTables:
     ) -> Iterator[pa.RecordBatch]:
         """Read per-head statistics of one score run in batches."""
         dataset = self._dataset(schema.HEAD_SCORES)
-        yield from _scan(dataset, columns, f"score_run = {sql_text(run_id)}", batch_size)
+        yield from scan(dataset, columns, f"score_run = {sql_text(run_id)}", batch_size)
 
     def record_run(self, stage: str, record: Mapping[str, Any], run_id: str | None = None) -> Run:
         """Write down that a stage has finished, with what it did.
@@ -321,28 +303,18 @@ class AuditTables:
         ValueError
             If the record holds a NaN or an infinity, which no stage may store.
         """
-        run = Run(
-            run_id=run_id or new_run_id(stage),
-            stage=stage,
-            finished_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
-            record=dict(record),
+        run = finished_run(stage, record, run_id)
+        self._append(
+            schema.RUNS, pa.Table.from_pylist([row_of_run(run)], schema=schema.runs_schema())
         )
-        text = json.dumps(run.record, allow_nan=False, ensure_ascii=False)
-        row = {
-            "run_id": run.run_id,
-            "stage": stage,
-            "finished_at": run.finished_at,
-            "record": text,
-        }
-        self._append(schema.RUNS, pa.Table.from_pylist([row], schema=schema.runs_schema()))
-        return Run(run.run_id, stage, run.finished_at, json.loads(text))
+        return run
 
     def runs(self, stage: str | None = None) -> list[Run]:
         """Finished stages in the order they finished, all or one stage's."""
         where = None if stage is None else f"stage = {sql_text(stage)}"
         with storage_errors("read the runs"):
             rows = self._dataset(schema.RUNS).to_table(filter=where).to_pylist()
-        return [Run(**{**row, "record": json.loads(row["record"])}) for row in rows]
+        return [run_of_row(row) for row in rows]
 
     def latest_run(self, stage: str) -> Run | None:
         """Return the last finished run of a stage, or None."""
@@ -352,7 +324,7 @@ class AuditTables:
     # --- sources -------------------------------------------------------------------------------
 
     def sources(self) -> dict[str, dict[str, Any]]:
-        """What ingest knows of every source it has begun, by source name, in order of ingest."""
+        """Tell what ingest knows of every source it has begun, in order of ingest."""
         with storage_errors("read the list of sources"):
             metadata = self._dataset(schema.SAMPLES).metadata
         found = {
@@ -370,7 +342,7 @@ class AuditTables:
 
     def next_row(self, source: str) -> int:
         """Return the first row of a source that has not become a sample for certain."""
-        rows = _scan(
+        rows = scan(
             self._dataset(schema.SAMPLES), ["source_row"], f"source = {sql_text(source)}", 65536
         )
         return max((max(batch["source_row"].to_pylist()) + 1 for batch in rows), default=0)
@@ -388,7 +360,7 @@ class AuditTables:
     def image_digests(self) -> set[str]:
         """Digests of all stored images."""
         digests: set[str] = set()
-        for batch in _scan(self._dataset(schema.IMAGES), ["sha256"], None, 65536):
+        for batch in scan(self._dataset(schema.IMAGES), ["sha256"], None, 65536):
             digests.update(batch["sha256"].to_pylist())
         return digests
 
@@ -409,50 +381,13 @@ class AuditTables:
         return int(self._dataset(schema.SAMPLES).version)
 
     def compact(self) -> None:
-        """Join small fragments of the samples; to be called between stages, never during one."""
-        dataset = self._dataset(schema.SAMPLES)
+        """Join small fragments of the samples and index images where there are many.
+
+        To be called between stages, never during one.
+        """
+        samples, images = self._dataset(schema.SAMPLES), self._dataset(schema.IMAGES)
         with storage_errors("compact the samples"):
-            if len(dataset.get_fragments()) > 1:
-                dataset.optimize.compact_files()
-
-
-def _scan(
-    dataset: lance.LanceDataset, columns: Sequence[str], where: str | None, batch_size: int
-) -> Iterator[pa.RecordBatch]:
-    with storage_errors("read a table"):
-        batches = iter(
-            dataset.scanner(
-                columns=list(columns), filter=where, batch_size=batch_size, scan_in_order=True
-            ).to_batches()
-        )
-    while True:
-        # Not around the yield: what the caller raises is not storage's fault.
-        with storage_errors("read a table"):
-            batch = next(batches, None)
-        if batch is None:
-            return
-        if batch.num_rows:
-            yield batch
-
-
-def _check_columns(dataset: lance.LanceDataset, columns: Sequence[str]) -> None:
-    names = set(dataset.schema.names)
-    for column in columns:
-        if column not in names:
-            raise missing_column_error(column)
-
-
-def _refuse_foreign_folder(uri: str) -> None:
-    if "://" in uri:
-        return
-    path = Path(uri)
-    if path.exists() and not path.is_dir():
-        raise TableError(f"{uri} is a file, not an audit directory.", hint="Name a new folder.")
-    own = {f"{name}.lance" for name in schema.TABLES} | {"adapters"}
-    if path.is_dir():
-        names = [entry.name for entry in path.iterdir()]
-        if names and not own.intersection(names):
-            raise TableError(
-                f"{uri} holds files but no audit tables.",
-                hint="Name a new folder for the audit; the sources come after it.",
-            )
+            if len(samples.get_fragments()) > 1:
+                samples.optimize.compact_files()
+            if images.count_rows() >= _INDEX_IMAGES:
+                images.create_scalar_index("sha256", "BTREE", replace=True)

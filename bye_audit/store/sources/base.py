@@ -47,7 +47,7 @@ class SourceFormat(Protocol):
     unit: str
 
     def describe(self, path: Path) -> dict[str, Any]:
-        """What writing back will need and ``total``, the length in ``unit``.
+        """Tell what writing back will need and ``total``, the length in ``unit``.
 
         Raises
         ------

@@ -38,14 +38,14 @@ class CheckedImage:
 
 def split_data_url(text: str) -> tuple[str, str] | None:
     """Divide a base64 ``data:`` URL into its head and its payload; None if it is no such URL."""
-    if not text[:5].lower() == "data:":
+    if text[:5].lower() != "data:":
         return None
     head, comma, payload = text.partition(",")
     return head + comma, payload
 
 
 def relative_path(text: str) -> str | None:
-    """Normal form of a reference that is a relative path staying in its folder, else None."""
+    """Normalise a reference that is a relative path staying in its folder; None for others."""
     if "\0" in text or PureWindowsPath(text).drive or PurePosixPath(text).is_absolute():
         return None
     normal = os.path.normpath(text)
@@ -60,7 +60,7 @@ class ImageLoader:
     root
         The folder no path may leave, not even through symbolic links.
     known
-        Digests of images stored already; newly checked ones are added to it.
+        Digests of images stored already; `mark_stored` adds to it.
     reserved_name
         Name of the source file: an image path that begins with it could not be written beside
         the exported source.
@@ -71,12 +71,14 @@ class ImageLoader:
         self._known = known
         self._reserved = reserved_name.casefold()
         self._by_path: dict[str, str] = {}
-        self._new: list[CheckedImage] = []
+        self.new: dict[str, CheckedImage] = {}
+        """Checked images that are not stored yet, by digest."""
+        self.new_bytes = 0
 
-    def take_new(self) -> list[CheckedImage]:
-        """Hand over the images checked since the last call that are not stored yet."""
-        taken, self._new = self._new, []
-        return taken
+    def mark_stored(self) -> None:
+        """Say that all new images are stored now."""
+        self._known.update(self.new)
+        self.new, self.new_bytes = {}, 0
 
     def load(self, reference: ImageReference) -> str:
         """Load and check one image, and give its sha256.
@@ -155,11 +157,11 @@ class ImageLoader:
                 f"{where} has {len(content)} bytes, more than {MAX_IMAGE_BYTES}",
             )
         digest = hashlib.sha256(content).hexdigest()
-        if digest in self._known:
+        if digest in self._known or digest in self.new:
             return digest
         file_format, width, height = inspect_image(content, where)
-        self._known.add(digest)
-        self._new.append(CheckedImage(digest, content, file_format, width, height))
+        self.new[digest] = CheckedImage(digest, content, file_format, width, height)
+        self.new_bytes += len(content)
         return digest
 
 
@@ -174,27 +176,30 @@ def inspect_image(content: bytes, where: str = "the image") -> tuple[str, int, i
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-                width, height = image.size
-                if width * height > MAX_IMAGE_PIXELS:
-                    raise BadRecordError(
-                        QuarantineCode.DECOMPRESSION_BOMB,
-                        f"{where} has {width} x {height} pixels, more than {MAX_IMAGE_PIXELS}",
-                    )
-                # A reduced JPEG decode still reads to the end of the file, which verify() does not.
-                image.draft("RGB", (width // _DRAFT_SHRINK, height // _DRAFT_SHRINK))
-                image.load()
-                return str(image.format), width, height
-    except BadRecordError:
-        raise
+            found = _decode(content)
     except Image.DecompressionBombError:
-        raise BadRecordError(
-            QuarantineCode.DECOMPRESSION_BOMB, f"{where} has far too many pixels"
-        ) from None
+        found = None
     except Exception as error:  # noqa: BLE001 - decoders raise anything on hostile bytes
         raise BadRecordError(
             QuarantineCode.IMAGE_UNDECODABLE, f"{where} does not decode ({type(error).__name__})"
         ) from None
+    if found is None:
+        raise BadRecordError(
+            QuarantineCode.DECOMPRESSION_BOMB, f"{where} has more than {MAX_IMAGE_PIXELS} pixels"
+        )
+    return found
+
+
+def _decode(content: bytes) -> tuple[str, int, int] | None:
+    """Decode all of an image that is not too large; None if it is."""
+    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        width, height = image.size
+        if width * height > MAX_IMAGE_PIXELS:
+            return None
+        # A reduced JPEG decode still reads to the end of the file, which verify() does not.
+        image.draft("RGB", (width // _DRAFT_SHRINK, height // _DRAFT_SHRINK))
+        image.load()
+        return str(image.format), width, height
 
 
 def _decode_base64(head: str, payload: str) -> bytes:

@@ -15,7 +15,7 @@ from bye_audit.store.sources.images import split_data_url
 
 _GROUP_RECORDS = 64
 JSON_SPACE = b" \t\r\n"
-# A NUL cannot be part of valid JSON text, so a stand-in can never be mistaken for the dataset's own.
+# JSON text cannot hold a NUL, so a stand-in is never mistaken for the dataset's own text.
 _STAND_IN = re.compile(rb"\x00([0-9a-f]{64})\x00")
 
 
