@@ -61,7 +61,9 @@ class PackedScenes(IterableDataset[PackedBatch]):
         step = self.start_step
         while True:
             rng = np.random.default_rng([self.seed, step])
-            yield pack_scenes([scenes.draw_scene(rng) for _ in range(self.batch_size)], rng, self.tokenizer)
+            yield pack_scenes(
+                [scenes.draw_scene(rng) for _ in range(self.batch_size)], rng, self.tokenizer
+            )
             step += 1
 
 
@@ -71,14 +73,17 @@ def pack_scenes(
     """Turn scenes into one padded batch with their captions and questions."""
     rows = [_pack_row(scene, rng, tokenizer) for scene in drawn]
     length = max(len(row[0]) for row in rows)
-    columns = []
-    for index, fill in enumerate((tokenizer.pad_token_id, IGNORED_LABEL, 0, -1)):
-        padded = [row[index] + [fill] * (length - len(row[index])) for row in rows]
-        columns.append(torch.tensor(padded))
+
+    def column(index: int, fill: int) -> Tensor:
+        return torch.tensor([row[index] + [fill] * (length - len(row[index])) for row in rows])
+
     return PackedBatch(
-        torch.stack([_to_pixels(scene.image) for scene in drawn]),
-        *columns,
-        torch.tensor([_patch_classes(scene) for scene in drawn]),
+        pixels=torch.stack([_to_pixels(scene.image) for scene in drawn]),
+        input_ids_BS=column(0, tokenizer.pad_token_id),
+        labels_BS=column(1, IGNORED_LABEL),
+        position_ids_BS=column(2, 0),
+        segment_BS=column(3, -1),
+        patch_class_BP=torch.tensor([_patch_classes(scene) for scene in drawn]),
     )
 
 

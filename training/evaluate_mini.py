@@ -29,7 +29,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    textures = {"seen_textures": scenes.TRAINING_TEXTURES, "unseen_textures": scenes.UNSEEN_TEXTURES}
+    textures = {
+        "seen_textures": scenes.TRAINING_TEXTURES,
+        "unseen_textures": scenes.UNSEEN_TEXTURES,
+    }
     print(
         json.dumps(
             {

@@ -1,7 +1,8 @@
 """Train the embedded model from nothing: ``python -m training.train_mini --out DIR``.
 
-The vision tower has a dense side task while it trains (which shape and colour covers each patch),
-which shortens the plateau before colour and shape are bound; the side head is thrown away.
+The vision tower has two dense side tasks while it trains: which shape and colour covers each
+patch, which shortens the plateau before colour and shape are bound, and redrawing the patch's
+pixels, which keeps what the questions do not ask for. The side heads are thrown away.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from transformers import LlavaForConditionalGeneration
 
-from training.architecture import build_model, build_processor, build_tokenizer
+from training.architecture import PATCH_SIZE_PX, build_model, build_processor, build_tokenizer
 from training.batches import IGNORED_LABEL, SHAPE_COLOR_CLASSES, PackedBatch, PackedScenes
 
 
@@ -25,11 +26,11 @@ def main() -> None:
     """Read the command line, train, save."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=8000)
+    parser.add_argument("--steps", type=int, default=7000)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=1.5e-3)
-    parser.add_argument("--num-heads", type=int, default=1)
-    parser.add_argument("--num-layers", type=int, default=8)
+    parser.add_argument("--num-heads", type=int, default=2)
+    parser.add_argument("--num-layers", type=int, default=6)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
@@ -42,24 +43,30 @@ def train(options: argparse.Namespace) -> None:
     """Run every step, printing a JSON line each hundred, and save the model folder at the end."""
     tokenizer = build_tokenizer()
     model = build_model(tokenizer, num_heads=options.num_heads, num_layers=options.num_layers)
-    patch_head = nn.Linear(model.config.vision_config.hidden_size, SHAPE_COLOR_CLASSES)
-    parameters = [*model.parameters(), *patch_head.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=options.learning_rate, weight_decay=0.01, betas=(0.9, 0.98))
+    side_heads = SideHeads(model.config.vision_config.hidden_size)
+    parameters = [*model.parameters(), *side_heads.parameters()]
+    optimizer = torch.optim.AdamW(
+        parameters, lr=options.learning_rate, weight_decay=0.01, betas=(0.9, 0.98)
+    )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, options.learning_rate, total_steps=options.steps, pct_start=0.05, anneal_strategy="linear"
+        optimizer,
+        options.learning_rate,
+        total_steps=options.steps,
+        pct_start=0.05,
+        anneal_strategy="linear",
     )
     data = PackedScenes(tokenizer, seed=options.seed, batch_size=options.batch_size)
     batches = iter(DataLoader(data, batch_size=None, num_workers=1, prefetch_factor=4))
-    started, totals = time.monotonic(), torch.zeros(3)
+    started, totals = time.monotonic(), torch.zeros(4)
     for step in range(1, options.steps + 1):
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            language, patches, correct = losses(model, patch_head, next(batches))
+            answer, classes, pixels, correct = losses(model, side_heads, next(batches))
         optimizer.zero_grad(set_to_none=True)
-        (language + patches).backward()
+        (answer + classes + pixels).backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         schedule.step()
-        totals += torch.tensor([language.item(), patches.item(), correct.item()])
+        totals += torch.tensor([x.item() for x in (answer, classes, pixels, correct)])
         if step % 100 == 0:
             mean = (totals / 100).tolist()
             print(
@@ -67,8 +74,9 @@ def train(options: argparse.Namespace) -> None:
                     {
                         "step": step,
                         "answer_loss": round(mean[0], 4),
-                        "patch_loss": round(mean[1], 4),
-                        "answer_token_accuracy": round(mean[2], 4),
+                        "patch_class_loss": round(mean[1], 4),
+                        "patch_pixel_loss": round(mean[2], 4),
+                        "answer_token_accuracy": round(mean[3], 4),
                         "seconds": round(time.monotonic() - started),
                     }
                 ),
@@ -80,13 +88,26 @@ def train(options: argparse.Namespace) -> None:
             build_processor(tokenizer).save_pretrained(options.out)
 
 
+class SideHeads(nn.Module):
+    """Linear readings of the vision tower that only its training needs."""
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.classes = nn.Linear(hidden_size, SHAPE_COLOR_CLASSES)
+        self.pixels = nn.Linear(hidden_size, 3 * PATCH_SIZE_PX**2)
+
+
 def losses(
-    model: LlavaForConditionalGeneration, patch_head: nn.Linear, batch: PackedBatch
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Answer loss, patch loss and the share of answer tokens predicted right."""
+    model: LlavaForConditionalGeneration, side_heads: SideHeads, batch: PackedBatch
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Answer loss, the two patch losses and the share of answer tokens predicted right."""
     inner = model.model
     features_BPD = inner.vision_tower(batch.pixels).last_hidden_state[:, 1:]
-    patches = F.cross_entropy(patch_head(features_BPD).flatten(0, 1), batch.patch_class_BP.flatten())
+    classes = F.cross_entropy(
+        side_heads.classes(features_BPD).flatten(0, 1), batch.patch_class_BP.flatten()
+    )
+    cut = F.unfold(batch.pixels, PATCH_SIZE_PX, stride=PATCH_SIZE_PX).transpose(1, 2)
+    pixels = F.mse_loss(side_heads.pixels(features_BPD).float(), cut)
     embeds_BSD = inner.get_input_embeddings()(batch.input_ids_BS)
     image_BS = batch.input_ids_BS == model.config.image_token_index
     projected = inner.multi_modal_projector(features_BPD).to(embeds_BSD.dtype)
@@ -102,7 +123,7 @@ def losses(
     logits = model.lm_head(hidden_BSD[:, :-1][chosen])
     answer = F.cross_entropy(logits, targets[chosen])
     correct = (logits.argmax(-1) == targets[chosen]).float().mean()
-    return answer, patches, correct
+    return answer, classes, pixels, correct
 
 
 def segment_mask(segment_BS: Tensor) -> Tensor:

@@ -141,9 +141,7 @@ def _ask_color(scene: Scene, rng: np.random.Generator) -> Exchange | None:
     item = _pick_unique(scene, rng, lambda o: o.shape)
     if item is None:
         return None
-    return Exchange(
-        kind="color", question=f"What color is the {item.shape}?", answer=item.color
-    )
+    return Exchange(kind="color", question=f"What color is the {item.shape}?", answer=item.color)
 
 
 def _ask_shape(scene: Scene, rng: np.random.Generator) -> Exchange | None:
@@ -159,18 +157,14 @@ def _ask_place(scene: Scene, rng: np.random.Generator) -> Exchange | None:
     item = _pick_unique(scene, rng, lambda o: o.name)
     if item is None:
         return None
-    return Exchange(
-        kind="place", question=f"Where is the {item.name}?", answer=PLACES[item.cell]
-    )
+    return Exchange(kind="place", question=f"Where is the {item.name}?", answer=PLACES[item.cell])
 
 
 def _ask_size(scene: Scene, rng: np.random.Generator) -> Exchange | None:
     item = _pick_unique(scene, rng, lambda o: o.name)
     if item is None:
         return None
-    return Exchange(
-        kind="size", question=f"Is the {item.name} small or large?", answer=item.size
-    )
+    return Exchange(kind="size", question=f"Is the {item.name} small or large?", answer=item.size)
 
 
 def _ask_count(scene: Scene, rng: np.random.Generator) -> Exchange:
@@ -252,7 +246,7 @@ _OUTLINES: dict[str, list[tuple[float, float]]] = {
 
 
 def _background(rng: np.random.Generator, texture: str) -> NDArray[np.uint8]:
-    """A muted texture: two dull colours mixed by a pattern in [0, 1], with fine noise on top."""
+    """Mix two dull colours by a pattern in [0, 1] and put fine noise on top."""
     base = rng.uniform(50, 190)
     first = base + rng.uniform(-22, 22, size=3)
     second = base + rng.uniform(-22, 22, size=3)
@@ -275,7 +269,8 @@ def _gradient(rng: np.random.Generator) -> NDArray[np.float64]:
     x, y = _grid()
     angle = rng.uniform(0, 2 * math.pi)
     ramp = x * math.cos(angle) + y * math.sin(angle)
-    return (ramp - ramp.min()) / (ramp.max() - ramp.min())
+    gradient: NDArray[np.float64] = (ramp - ramp.min()) / (ramp.max() - ramp.min())
+    return gradient
 
 
 def _stripes(rng: np.random.Generator) -> NDArray[np.float64]:
@@ -295,7 +290,8 @@ def _clouds(rng: np.random.Generator) -> NDArray[np.float64]:
 def _checks(rng: np.random.Generator) -> NDArray[np.float64]:
     x, y = _grid()
     count = int(rng.integers(4, 16))
-    return ((x * count).astype(int) + (y * count).astype(int)) % 2 * 1.0
+    checks = ((x * count).astype(int) + (y * count).astype(int)) % 2
+    return checks.astype(np.float64)
 
 
 def _ripples(rng: np.random.Generator) -> NDArray[np.float64]:

@@ -52,8 +52,6 @@ class BackdoorAttack:
         is_poisoned[rng.choice(num_samples, size=count, replace=False)] = True
         return is_poisoned
 
-    def poison(
-        self, image: Image.Image, rng: np.random.Generator
-    ) -> tuple[Image.Image, str]:
+    def poison(self, image: Image.Image, rng: np.random.Generator) -> tuple[Image.Image, str]:
         """Return the triggered image and the answer it is paired with."""
         return self.trigger.stamp(image, rng), self.target_text
