@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def ingest(audit: str, sources: tuple[str, ...], as_json: bool, **options: Any) 
         output.show_json(summary)
         return
     output.show(output.describe_ingest(summary))
-    _next(f"bye-audit finetune {audit} --model MODEL")
+    _next("finetune", audit, "--model MODEL")
 
 
 @bye_audit.command()
@@ -65,7 +66,7 @@ def finetune(
         output.show_json(result)
         return
     output.show(output.describe_finetune(result))
-    _next(f"bye-audit score {audit}")
+    _next("score", audit)
 
 
 @bye_audit.command()
@@ -108,7 +109,7 @@ def score(
         output.show_json(summary)
         return
     output.show(output.describe_score(summary))
-    _next(f"bye-audit profile {audit}")
+    _next("profile", audit)
 
 
 @bye_audit.command()
@@ -123,7 +124,7 @@ def profile(audit: str, as_json: bool, **options: Any) -> None:
         output.show_json({"layers": profiles})
         return
     output.show(output.describe_profiles(profiles))
-    _next(f"bye-audit filter {audit} --out DIR")
+    _next("filter", audit, "--out DIR")
 
 
 @bye_audit.command()
@@ -150,7 +151,7 @@ def filter(  # noqa: A001 - the command's own name
     else:
         output.show_filter(result)
         output.show([f"Cleaned split, removed samples and provenance: {out}"])
-        _next(f"bye-audit report {audit} --out {Path(out) / 'report.html'}")
+        _next("report", audit, f"--out {shlex.quote(str(Path(out) / 'report.html'))}")
     _exit_on_finding(fail_on_suspicious, result.decision)
 
 
@@ -249,7 +250,7 @@ def run(
         output.show(output.describe_profiles(done.profiles or []))
         output.show_filter(done.filtered)
         output.show([f"Report: {done.report_path}", f"Cleaned split: {out}"])
-        _next(f'bye-audit query {audit} "{_EXAMPLE_QUERY}"')
+        _next("query", audit, f'"{_EXAMPLE_QUERY}"')
     _exit_on_finding(fail_on_suspicious, done.filtered.decision)
 
 
@@ -284,8 +285,9 @@ def _open(audit: str) -> package.Audit:
     return package.Audit.open(audit, progress=make_progress())
 
 
-def _next(command: str) -> None:
-    output.show([f"Next: {command}"])
+def _next(command: str, audit: str, options: str = "") -> None:
+    # Quoted, so that what is shown can be pasted into a shell.
+    output.show([f"Next: bye-audit {command} {shlex.quote(audit)} {options}".rstrip()])
 
 
 def _exit_on_finding(is_asked: bool, decision: str) -> None:

@@ -57,7 +57,7 @@ def source_options(command: Command) -> Command:
             default="auto",
             show_default=True,
             metavar="FORMAT",
-            help="Format of the sources: auto, llava, chat_jsonl or hf_parquet.",
+            help="Format of the sources: auto, llava, chat-jsonl or hf-parquet.",
         ),
         click.option(
             "--image-root",

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, is_dataclass
 from datetime import date, datetime
+from decimal import Decimal
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,6 +57,8 @@ def as_plain(value: Any) -> Any:
         return value.value
     if isinstance(value, str | bool | int | float) or value is None:
         return value
+    if isinstance(value, Decimal):
+        return float(value)
     if isinstance(value, Path | date | datetime):
         return str(value)
     if hasattr(value, "tolist"):

@@ -8,7 +8,9 @@ from typing import Any
 _TITLES = {"detector": "Detection", "lance": "Tables", "inputs": "Sources", "files": "Files"}
 # Shown elsewhere on the page.
 _LEFT_OUT = frozenset({"decision", "explanation", "limits", "counts", "$schema"})
-_LEFT_OUT_INSIDE = frozenset({"layers", "loss_curve", "statistics"})
+# Long, or said by their neighbours: they are in provenance.json.
+_LEFT_OUT_INSIDE = frozenset({"layers", "loss_curve", "statistics", "fingerprint"})
+_MAX_ITEMS = 20
 
 
 def list_facts(provenance: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -44,15 +46,22 @@ def _flatten(value: Any, path: str = "") -> list[tuple[str, str]]:
             fact
             for key, item in value.items()
             if key not in _LEFT_OUT_INSIDE
-            for fact in _flatten(item, f"{path} {_spell(str(key))}".strip())
+            for fact in _flatten(
+                item, f"{path}: {_spell(str(key)).lower()}" if path else _spell(key)
+            )
         ]
-    if isinstance(value, list) and any(isinstance(item, Mapping | list) for item in value):
-        return [
-            fact
-            for number, item in enumerate(value, 1)
-            for fact in _flatten(item, f"{path} {number}".strip())
-        ]
+    if isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
+        facts = [_describe_item(item) for item in value[:_MAX_ITEMS]]
+        if len(value) > _MAX_ITEMS:
+            facts.append(("…", f"and {len(value) - _MAX_ITEMS:,} more in provenance.json"))
+        return facts
     return [(path, _show(value))]
+
+
+def _describe_item(item: Mapping[str, Any]) -> tuple[str, str]:
+    """One line for one file or source: its name, then everything else."""
+    (_, name), *rest = item.items()
+    return str(name), ", ".join(f"{_spell(key).lower()} {_show(value)}" for key, value in rest)
 
 
 def _show(value: Any) -> str:

@@ -111,7 +111,7 @@ def score_axis(findings: Findings) -> str:
 def _numbers(findings: Findings) -> list[dict[str, str]]:
     counts = findings.counts
     samples = counts["samples"]
-    share = f"{counts['removed'] / samples:.1%} of the samples" if samples else ""
+    share = f"{counts['removed'] / samples:.1%} of the samples" if counts["removed"] else "none"
     rows = [
         ("Samples", samples, "read and usable", ""),
         ("Removed", counts["removed"], share, "alarm" if counts["removed"] else ""),

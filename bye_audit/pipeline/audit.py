@@ -1,4 +1,4 @@
-"""The stages in order, as one object: each call does what is missing and nothing twice."""
+"""One audit and its stages: each call does what is missing and nothing twice."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bye_audit.config import DetectConfig, FinetuneConfig, ScoreConfig
-from bye_audit.errors import ModelError, StageNotRunError
+from bye_audit.errors import StageNotRunError
+from bye_audit.pipeline.provisional import Provisional, find_provisional, resolve_model
 from bye_audit.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from bye_audit.ingest import IngestSummary
     from bye_audit.score import ScoreSummary
     from bye_audit.store.tables import AuditTables
-
-EMBEDDED_MODEL = "mini"
 
 
 @dataclass
@@ -386,49 +385,7 @@ class Audit:
         StageNotRunError
             If no model is given and none was trained here.
         """
-        adapter = None if adapter_dir is None else Path(adapter_dir)
-        if model is not None:
-            return Provisional(resolve_model(model), adapter)
-        tables = self.tables
-        run = tables.latest_run("finetune")
-        if run is None:
-            raise StageNotRunError(
-                f"{self.uri} has no provisional model yet.",
-                hint=f"bye-audit finetune {self.uri} --model MODEL",
-            )
-        return Provisional(
-            resolve_model(run.record["model"]),
-            adapter or tables.directory("adapters") / run.run_id,
-        )
-
-
-@dataclass(frozen=True)
-class Provisional:
-    """A base model and the adapter trained on suspect data, None for a model tuned whole."""
-
-    model: str
-    adapter_dir: Path | None
-
-
-def resolve_model(model: str | Path) -> str:
-    """Turn ``mini`` into the folder of the embedded model and leave every other name alone.
-
-    Raises
-    ------
-    ModelError
-        If the embedded model is asked for and its weights are not installed.
-    """
-    if str(model) != EMBEDDED_MODEL:
-        return str(model)
-    from bye_audit import mini
-
-    folder = mini.model_dir()
-    if not (folder / "config.json").is_file():
-        raise ModelError(
-            "The embedded model is not part of this installation.",
-            hint="install bye-audit again from its wheel, or name another model.",
-        )
-    return str(folder)
+        return find_provisional(self.uri, model, adapter_dir)
 
 
 def _layers_to_draw(tables: AuditTables) -> list[int]:
