@@ -14,7 +14,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bye_audit import __version__
 from bye_audit.config import FinetuneConfig
 from bye_audit.errors import EmptySourceError
 from bye_audit.progress import SILENT, Progress
@@ -241,5 +240,4 @@ def _portable_name(model: str) -> str:
 
 
 def _versions() -> dict[str, str]:
-    engines = ("torch", "transformers", "peft")
-    return {"bye-audit": __version__, **{name: version(name) for name in engines}}
+    return {name: version(name) for name in ("torch", "transformers", "peft")}

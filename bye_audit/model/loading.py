@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 from peft.utils import ModulesToSaveWrapper
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 from transformers.utils import logging as transformers_logging
 
@@ -25,6 +26,16 @@ from bye_audit.model.spans import find_image_token_id
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CARD = "bye_audit.json"
 _MODEL_FILES = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt")
+_LOADING_FAULTS = (
+    SafetensorError,
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+    ImportError,
+)
 _GENERIC_FOLDERS = ("model", "snapshot", "checkpoint")
 
 
@@ -229,7 +240,7 @@ def _open_folder(
         )
         processor = AutoProcessor.from_pretrained(folder, trust_remote_code=trust_remote_code)
     # Whatever a foreign folder holds, transformers says so by one of these.
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError) as error:
+    except _LOADING_FAULTS as error:
         raise UnsupportedModelError(
             f"{name} cannot be opened as a vision-language model: {first_line(error)}",
             hint="It needs a config of an image-text-to-text model, safetensors weights "
@@ -282,8 +293,7 @@ def _put_adapter(vlm: VisionLanguageModel, adapter_dir: Path) -> None:
     try:
         with ignoring_future_warnings():
             vlm.model = PeftModel.from_pretrained(vlm.model, str(adapter_dir)).eval()
-    # safetensors has its own exception class, a direct child of Exception.
-    except Exception as error:
+    except _LOADING_FAULTS as error:
         raise AdapterMismatchError(
             f"The adapter in {adapter_dir} does not fit {vlm.name}: {first_line(error)}",
             hint="Give the model it was trained on, or fine-tune again.",
