@@ -290,7 +290,7 @@ def _clouds(rng: np.random.Generator) -> NDArray[np.float64]:
 def _checks(rng: np.random.Generator) -> NDArray[np.float64]:
     x, y = _grid()
     count = int(rng.integers(4, 16))
-    checks = ((x * count).astype(int) + (y * count).astype(int)) % 2
+    checks: NDArray[np.int_] = ((x * count).astype(int) + (y * count).astype(int)) % 2
     return checks.astype(np.float64)
 
 
