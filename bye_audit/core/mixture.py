@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -16,11 +15,14 @@ from numpy.typing import NDArray
 
 TAIL_SHARES = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 """Shares of the values at one end that a fit is started from: a rare mode is missed otherwise."""
-MAX_FITTED_VALUES = 20_000
+MAX_FITTED_VALUES = 10_000
 """Above this many values a fit sees that many of their quantiles instead."""
 VARIANCE_FLOOR = 1e-4
 """Added to each component's variance, in units of all values' variance."""
 
+# Enough to tell the starts apart; the winner goes on until it converges.
+_SCREENING_STEPS = 100
+_FINAL_STEPS = 1_000
 _FREE_PARAMETERS_ONE = 2
 _FREE_PARAMETERS_TWO = 5
 # Relative to the values' own size: below this, differences are rounding and not a distribution.
@@ -53,12 +55,21 @@ class TwoGaussians:
         With unequal variances it need not fall with the value: far outside both means the wider
         component takes over on either side.
         """
+        # exp overflows to inf only for odds that make the chance 0.
+        with np.errstate(over="ignore"):
+            return np.asarray(1.0 / (1.0 + np.exp(self.log_odds_high(values_N))))
+
+    def log_odds_high(self, values_N: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Log of the odds that each value came from the high rather than the low component.
+
+        Unlike the posterior it tells values apart that are far beyond doubt.
+        """
         values = np.asarray(values_N, dtype=np.float64)
+        log_prior = _log(1 - self.weight_low) - _log(self.weight_low)
         if self.var_low <= 0 or self.var_high <= 0:
-            return np.full(values.shape, self.weight_low)
-        log_low = _log_normal(values, self.mean_low, self.var_low) + _log(self.weight_low)
-        log_high = _log_normal(values, self.mean_high, self.var_high) + _log(1 - self.weight_low)
-        return np.exp(log_low - np.logaddexp(log_low, log_high))
+            return np.full(values.shape, log_prior)
+        log_low = _log_normal(values, self.mean_low, self.var_low)
+        return _log_normal(values, self.mean_high, self.var_high) - log_low + log_prior
 
     def cut(self) -> float | None:
         """Value between the means where both components are equally likely; None if none is."""
@@ -157,13 +168,7 @@ def fit_two_gaussians(
     if spread <= _CONSTANT_RELATIVE_SPREAD * max(float(np.abs(fitted).max()), 1e-12):
         return _constant_fit(mean, values.size)
     scaled = (fitted - mean) / spread
-    best: tuple[float, str, TwoGaussians] | None = None
-    for name, candidate, score in _fits(scaled, seed, tail):
-        # A difference below 1e-9 is rounding: the first start keeps the win.
-        if best is None or score > best[0] + 1e-9:
-            best = (score, name, candidate)
-    assert best is not None  # the k-means start always yields a fit
-    score, name, scaled_mixture = best
+    name, scaled_mixture, score = _best_fit(scaled, seed, tail)
     score_one = -0.5 * (math.log(2 * math.pi) + 1)
     delta_bic = 2 * values.size * (score - score_one) - (
         _FREE_PARAMETERS_TWO - _FREE_PARAMETERS_ONE
@@ -197,14 +202,13 @@ def _constant_fit(mean: float, num_values: int) -> MixtureFit:
     )
 
 
-def _fits(
+def _best_fit(
     sorted_N: NDArray[np.float64], seed: int, tail: str
-) -> Iterator[tuple[str, TwoGaussians, float]]:
-    """Fit once a start; each gives its name, its mixture and its mean log-likelihood."""
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.mixture import GaussianMixture
+) -> tuple[str, TwoGaussians, float]:
+    """Climb from every start for a while and from the best to the top.
 
-    column = sorted_N[:, None]
+    Gives the winning start's name, the mixture and its mean log-likelihood.
+    """
     starts: list[tuple[str, dict[str, object]]] = [
         ("kmeans", {"init_params": "kmeans"}),
         ("k-means++", {"init_params": "k-means++", "n_init": 3}),
@@ -213,35 +217,63 @@ def _fits(
         num_tail = round(share * sorted_N.size)
         if 2 <= num_tail <= sorted_N.size - 2:
             num_low = num_tail if tail == "low" else sorted_N.size - num_tail
-            starts.append((f"{tail} tail {share:.1%}", _partition_start(sorted_N, num_low)))
+            parts = (sorted_N[:num_low], sorted_N[num_low:])
+            starts.append((f"{tail} tail {share:.1%}", _start_from(*map(_moments, parts))))
+    best_name, best, best_score = "", None, -math.inf
     for name, options in starts:
-        mixture = GaussianMixture(
-            n_components=2,
-            covariance_type="diag",
-            reg_covar=VARIANCE_FLOOR,
-            tol=1e-5,
-            max_iter=1_000,
-            random_state=seed,
-            **options,
-        )
-        with warnings.catch_warnings():
-            # An unfinished climb still competes by its likelihood; few distinct values are allowed.
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            mixture.fit(column)
-            score = float(mixture.score(column))
-        yield (
-            name,
-            _ordered(mixture.means_[:, 0], mixture.covariances_[:, 0], mixture.weights_),
-            score,
-        )
+        candidate, score = _climb(sorted_N, seed, _SCREENING_STEPS, options)
+        # A difference below 1e-9 is rounding: the first start keeps the win.
+        if best is None or score > best_score + 1e-9:
+            best_name, best, best_score = name, candidate, score
+    assert best is not None  # k-means always gives a fit
+    share = best.weight_low
+    low = (share, best.mean_low, best.var_low)
+    high = (1 - share, best.mean_high, best.var_high)
+    final, score = _climb(sorted_N, seed, _FINAL_STEPS, _start_from(low, high))
+    return best_name, final, score
 
 
-def _partition_start(sorted_N: NDArray[np.float64], num_low: int) -> dict[str, object]:
-    parts = (sorted_N[:num_low], sorted_N[num_low:])
+def _climb(
+    sorted_N: NDArray[np.float64], seed: int, num_steps: int, start: dict[str, object]
+) -> tuple[TwoGaussians, float]:
+    """Run expectation-maximisation; give the mixture and its mean log-likelihood."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.mixture import GaussianMixture
+
+    column = sorted_N[:, None]
+    options = {"n_init": 1, **start}
+    mixture = GaussianMixture(
+        n_components=2,
+        covariance_type="diag",
+        reg_covar=VARIANCE_FLOOR,
+        tol=1e-5,
+        max_iter=num_steps,
+        random_state=seed,
+        **options,
+    )
+    with warnings.catch_warnings():
+        # An unfinished climb still competes by its likelihood; few distinct values are allowed.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        mixture.fit(column)
+        score = float(mixture.score(column))
+    ordered = _ordered(mixture.means_[:, 0], mixture.covariances_[:, 0], mixture.weights_)
+    return ordered, score
+
+
+def _moments(part: NDArray[np.float64]) -> tuple[float, float, float]:
+    """Size, mean and variance of one side of a split."""
+    return float(part.size), float(part.mean()), float(part.var()) + VARIANCE_FLOOR
+
+
+def _start_from(
+    low: tuple[float, float, float], high: tuple[float, float, float]
+) -> dict[str, object]:
+    """Turn weight, mean and variance of two components into scikit-learn's options."""
+    weight, mean, var = np.array([low, high]).T
     return {
-        "weights_init": np.array([part.size for part in parts]) / sorted_N.size,
-        "means_init": np.array([[part.mean()] for part in parts]),
-        "precisions_init": np.array([[1.0 / (part.var() + VARIANCE_FLOOR)] for part in parts]),
+        "weights_init": weight / weight.sum(),
+        "means_init": mean[:, None],
+        "precisions_init": (1.0 / var)[:, None],
     }
 
 

@@ -6,7 +6,7 @@ Shapes: N = samples, L = features.
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,16 +15,11 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from bye_audit.config import DetectConfig
 from bye_audit.core.bsi import aggregate_entropy
-from bye_audit.core.detectors import (
-    Detection,
-    Evidence,
-    bye_suspicion,
-    detect_bye,
-    detect_plausibility,
-    plausibility_suspicion,
-)
-from bye_audit.core.mixture import TwoGaussians
+from bye_audit.core.detectors import Detection, Evidence, detect_bye, detect_plausibility
+from bye_audit.core.mixture import TwoGaussians, fit_two_gaussians
 from bye_audit.schema import Decision
+
+FloatArray = NDArray[np.float64]
 
 _FEWEST_SAMPLES = 4
 
@@ -32,22 +27,27 @@ _FEWEST_SAMPLES = 4
 class _MixtureOutlierDetector(OutlierMixin, BaseEstimator):
     """What both detectors share: fit once, then judge rows by the fitted mixture."""
 
+    _tail: Literal["low", "high"]
+
     def __init__(
         self,
         *,
         bsi_threshold: float = 2.0,
         max_removed_share: float = 0.4,
+        contamination: float | Literal["auto"] = "auto",
         random_state: int = 0,
     ) -> None:
         self.bsi_threshold = bsi_threshold
         self.max_removed_share = max_removed_share
+        self.contamination = contamination
         self.random_state = random_state
 
     @abstractmethod
-    def _detect(self, X: NDArray[np.float64], config: DetectConfig) -> Detection: ...
+    def _detect(self, X: FloatArray, config: DetectConfig) -> Detection: ...
 
     @abstractmethod
-    def _suspicion(self, mixture: TwoGaussians, X: NDArray[np.float64]) -> NDArray[np.float64]: ...
+    def _values(self, X: FloatArray) -> FloatArray:
+        """One number a row: what the mixture is fitted to."""
 
     def fit(self, X: ArrayLike, y: Any = None) -> Self:
         """Fit the mixtures and take the decision.
@@ -65,9 +65,13 @@ class _MixtureOutlierDetector(OutlierMixin, BaseEstimator):
             With ``detection_``, ``decision_`` and ``offset_``.
         """
         del y
-        samples: NDArray[np.float64] = validate_data(
-            self, X, dtype=np.float64, ensure_min_samples=2
-        )
+        samples: FloatArray = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
+        if len(samples) < _FEWEST_SAMPLES:
+            raise ValueError(f"at least {_FEWEST_SAMPLES} samples are needed, got {len(samples)}")
+        if self.contamination != "auto" and not 0 < self.contamination <= 0.5:
+            raise ValueError(
+                f"contamination must be 'auto' or in (0, 0.5], not {self.contamination}"
+            )
         # The smallest bound a config allows; below it nothing can be told apart anyway.
         config = DetectConfig(
             bsi_threshold=self.bsi_threshold,
@@ -75,25 +79,39 @@ class _MixtureOutlierDetector(OutlierMixin, BaseEstimator):
             min_samples=_FEWEST_SAMPLES,
             seed=self.random_state,
         )
-        if len(samples) < _FEWEST_SAMPLES:
-            raise ValueError(f"at least {_FEWEST_SAMPLES} samples are needed, got {len(samples)}")
         self.detection_ = self._detect(samples, config)
         self.decision_ = str(self.detection_.decision)
-        # Where nothing may be removed, no score is low enough.
-        is_removing = self.detection_.decision is Decision.POISON_SUSPECTED
-        self.offset_ = 0.5 if is_removing else 0.0
+        self.mixture_ = self.detection_.mixture or self._rank_all(samples)
+        if self.contamination != "auto":
+            self.offset_ = float(
+                np.percentile(self.score_samples(samples), 100 * self.contamination)
+            )
+        else:
+            # Where nothing may be removed, no score is low enough.
+            is_removing = self.detection_.decision is Decision.POISON_SUSPECTED
+            self.offset_ = 0.0 if is_removing else -np.inf
         return self
 
-    def score_samples(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Chance of not being suspicious, in [0, 1]; **lower is worse**."""
-        check_is_fitted(self)
-        samples: NDArray[np.float64] = validate_data(self, X, dtype=np.float64, reset=False)
-        mixture = self.detection_.mixture
-        if mixture is None:
-            return np.ones(len(samples))
-        return 1.0 - self._suspicion(mixture, samples)
+    def _rank_all(self, samples: FloatArray) -> TwoGaussians:
+        """Fit a mixture where the detector saw no need: rows are ranked even without suspects."""
+        fit = fit_two_gaussians(self._values(samples), seed=self.random_state, tail=self._tail)
+        return fit.mixture
 
-    def decision_function(self, X: ArrayLike) -> NDArray[np.float64]:
+    def score_samples(self, X: ArrayLike) -> FloatArray:
+        """Log-odds of not being in the suspicious component; **lower is worse**.
+
+        Beyond the clean component's mean they go on growing, whatever the variances are.
+        """
+        check_is_fitted(self)
+        samples: FloatArray = validate_data(self, X, dtype=np.float64, reset=False)
+        values, mixture = self._values(samples), self.mixture_
+        if self._tail == "low":
+            held = np.minimum(values, mixture.mean_high)
+            return mixture.log_odds_high(held) + (values - held)
+        held = np.clip(values, mixture.mean_low, mixture.mean_high)
+        return -mixture.log_odds_high(held) - (values - held)
+
+    def decision_function(self, X: ArrayLike) -> FloatArray:
         """Score minus ``offset_``: negative for suspects."""
         return self.score_samples(X) - self.offset_
 
@@ -105,30 +123,46 @@ class _MixtureOutlierDetector(OutlierMixin, BaseEstimator):
 class ByeOutlierDetector(_MixtureOutlierDetector):
     """The paper's rule on a matrix of attention entropies, one column a decoder layer.
 
+    Where the number of image tokens varies, give entropies divided by its logarithm.
+
     Parameters
     ----------
     bsi_threshold
         Least Bimodal Separation Index of a sensitive layer.
     max_removed_share
         Largest share of suspects in (0, 0.5]; above it nobody is one.
+    contamination
+        ``auto`` for the detector's own decision, which may be that nobody is a suspect; or the
+        share of the lowest scores to call suspects, whatever the decision is.
     random_state
         Seed of the mixture fits.
 
     Attributes
     ----------
     detection_
-        The full answer, see :class:`bye_audit.core.detectors.Detection`.
+        The full answer, see :class:`bye_audit.core.detection.Detection`.
     decision_
         ``no_evidence``, ``inconclusive`` or ``poison_suspected``.
     offset_
         ``decision_function = score_samples - offset_``.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> entropy_NL = rng.normal(3.5, 0.1, (200, 4))
+    >>> entropy_NL[:20, 2] = rng.normal(1.5, 0.1, 20)
+    >>> flags = ByeOutlierDetector().fit_predict(entropy_NL)
+    >>> int((flags == -1).sum()), int((flags[:20] == -1).sum())
+    (20, 20)
     """
 
-    def _detect(self, X: NDArray[np.float64], config: DetectConfig) -> Detection:
+    _tail = "low"
+
+    def _detect(self, X: FloatArray, config: DetectConfig) -> Detection:
         return detect_bye(Evidence(entropy_NL=X), config)
 
-    def _suspicion(self, mixture: TwoGaussians, X: NDArray[np.float64]) -> NDArray[np.float64]:
-        return bye_suspicion(mixture, aggregate_entropy(X, self.detection_.sensitive_layers))
+    def _values(self, X: FloatArray) -> FloatArray:
+        return aggregate_entropy(X, self.detection_.sensitive_layers or range(X.shape[1]))
 
 
 class PlausibilityOutlierDetector(_MixtureOutlierDetector):
@@ -140,21 +174,26 @@ class PlausibilityOutlierDetector(_MixtureOutlierDetector):
         Least separation of the two groups.
     max_removed_share
         Largest share of suspects in (0, 0.5]; above it nobody is one.
+    contamination
+        ``auto`` for the detector's own decision, which may be that nobody is a suspect; or the
+        share of the highest gains to call suspects, whatever the decision is.
     random_state
         Seed of the mixture fits.
 
     Attributes
     ----------
     detection_
-        The full answer, see :class:`bye_audit.core.detectors.Detection`.
+        The full answer, see :class:`bye_audit.core.detection.Detection`.
     decision_
         ``no_evidence``, ``inconclusive`` or ``poison_suspected``.
     offset_
         ``decision_function = score_samples - offset_``.
     """
 
-    def _detect(self, X: NDArray[np.float64], config: DetectConfig) -> Detection:
-        gain_N = X.mean(axis=1)
+    _tail = "high"
+
+    def _detect(self, X: FloatArray, config: DetectConfig) -> Detection:
+        gain_N = self._values(X)
         evidence = Evidence(
             entropy_NL=np.empty((X.shape[0], 0)),
             answer_logp_N=gain_N,
@@ -162,5 +201,5 @@ class PlausibilityOutlierDetector(_MixtureOutlierDetector):
         )
         return detect_plausibility(evidence, config)
 
-    def _suspicion(self, mixture: TwoGaussians, X: NDArray[np.float64]) -> NDArray[np.float64]:
-        return plausibility_suspicion(mixture, X.mean(axis=1))
+    def _values(self, X: FloatArray) -> FloatArray:
+        return np.asarray(X.mean(axis=1))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import asdict
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bye_audit import __version__, schema
+from bye_audit import schema
 from bye_audit.config import DetectConfig
 from bye_audit.core.detectors import Detection, Detector
 
@@ -49,7 +50,7 @@ def build_provenance(
     return {
         "$schema": schema.PROVENANCE_SCHEMA_ID,
         "schema_version": schema.PROVENANCE_VERSION,
-        "tool": {"name": "bye-audit", "version": __version__},
+        "tool": {"name": "bye-audit", "version": _tool_version()},
         "run_id": run_id,
         "started_at": started_at,
         "finished_at": finished_at,
@@ -98,6 +99,14 @@ def write_provenance(provenance: dict[str, Any], path: Path) -> None:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
+
+
+def _tool_version() -> str:
+    try:
+        return metadata.version("bye-audit")
+    except metadata.PackageNotFoundError:
+        # Run from a checkout that was never installed.
+        return "not installed"
 
 
 def _score_origin(tables: AuditTables) -> dict[str, str]:

@@ -1,0 +1,208 @@
+"""What each detector answers to evidence whose truth is known, and when it must not act."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from bye_audit.config import DetectConfig
+from bye_audit.core.detectors import (
+    DETECTORS,
+    Evidence,
+    bye_suspicion,
+    detect_bye,
+    detect_plausibility,
+    plausibility_suspicion,
+)
+from bye_audit.core.mixture import TwoGaussians
+from bye_audit.errors import StageNotRunError, TooFewSamplesError
+from bye_audit.schema import Decision
+
+CONFIG = DetectConfig()
+NUM_SAMPLES = 600
+
+
+def collapsed_evidence(
+    rng: np.random.Generator, rate: float = 0.1, layers: tuple[int, ...] = (1, 2)
+) -> tuple[Evidence, np.ndarray]:
+    """Make entropies of 4 layers, collapsed in some of them for the first samples."""
+    is_poisoned = np.arange(NUM_SAMPLES) < rate * NUM_SAMPLES
+    entropy_NL = rng.normal(3.5, 0.15, (NUM_SAMPLES, 4))
+    for layer in layers:
+        entropy_NL[is_poisoned, layer] = rng.normal(2.0, 0.15, int(is_poisoned.sum()))
+    return Evidence(entropy_NL=entropy_NL), is_poisoned
+
+
+def gain_evidence(gain_N: np.ndarray) -> Evidence:
+    return Evidence(
+        entropy_NL=np.empty((gain_N.size, 0)),
+        answer_logp_N=gain_N - 3,
+        answer_logp_base_N=np.full(gain_N.size, -3.0),
+    )
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.05, 0.1, 0.3])
+def test_bye_finds_collapsed_samples(rng: np.random.Generator, rate: float) -> None:
+    evidence, is_poisoned = collapsed_evidence(rng, rate)
+    detection = detect_bye(evidence, CONFIG)
+    assert detection.decision is Decision.POISON_SUSPECTED
+    assert detection.sensitive_layers == (1, 2)
+    assert (detection.is_suspicious_N == is_poisoned).mean() > 0.995
+    assert ((detection.suspicion_N >= 0) & (detection.suspicion_N <= 1)).all()
+    assert detection.cut is not None
+    assert 2.0 < detection.cut < 3.5
+    assert f"{detection.is_suspicious_N.sum()} of {NUM_SAMPLES}" in detection.explanation
+
+
+def test_clean_data_gives_no_evidence_and_no_suspicion(rng: np.random.Generator) -> None:
+    evidence, _ = collapsed_evidence(rng, rate=0)
+    detection = detect_bye(evidence, CONFIG)
+    assert detection.decision is Decision.NO_EVIDENCE
+    assert detection.mixture is None
+    assert not detection.is_suspicious_N.any()
+    assert detection.is_evaluated_N.all()
+    assert np.isnan(detection.suspicion_N).all(), "not known is not the same as clean"
+    assert "No evidence" in detection.explanation
+
+
+def test_constant_entropies_give_no_evidence() -> None:
+    detection = detect_bye(Evidence(entropy_NL=np.full((50, 3), 3.2)), CONFIG)
+    assert detection.decision is Decision.NO_EVIDENCE
+    assert "the same for all samples" in detection.explanation
+
+
+def test_layers_bimodal_below_the_threshold_are_named(rng: np.random.Generator) -> None:
+    evidence, _ = collapsed_evidence(rng)
+    detection = detect_bye(evidence, DetectConfig(bsi_threshold=50))
+    assert detection.decision is Decision.NO_EVIDENCE
+    assert "highest BSI" in detection.explanation
+
+
+def test_a_clean_majority_is_never_thrown_away(rng: np.random.Generator) -> None:
+    # Inverted polarity: the poison has the *spread* attention, the clean samples the low entropy.
+    evidence, is_poisoned = collapsed_evidence(rng, rate=0.9)
+    detection = detect_bye(evidence, CONFIG)
+    assert detection.decision is Decision.INCONCLUSIVE
+    assert not detection.is_suspicious_N.any()
+    assert "nothing is removed" in detection.explanation
+    assert detection.statistics["sensitive_layers_with_low_majority"] == [1, 2]
+    assert detection.statistics["suspicious_share"] == pytest.approx(0.9, abs=0.01)
+    assert (detection.suspicion_N[is_poisoned] > 0.5).all(), "what was seen is still told"
+
+
+def test_the_bound_on_removal_is_the_users(rng: np.random.Generator) -> None:
+    evidence, _ = collapsed_evidence(rng, rate=0.3)
+    detection = detect_bye(evidence, DetectConfig(max_removed_share=0.2))
+    assert detection.decision is Decision.INCONCLUSIVE
+    assert "at most 20%" in detection.explanation
+
+
+def test_layers_that_cancel_out_are_inconclusive(rng: np.random.Generator) -> None:
+    # Two layers split by half in opposite ways: their mean has one mode.
+    is_one = np.arange(NUM_SAMPLES) < NUM_SAMPLES / 2
+    low, high = rng.normal(2, 0.2, (2, NUM_SAMPLES)), rng.normal(4, 0.2, (2, NUM_SAMPLES))
+    entropy_NL = np.stack(
+        [np.where(is_one, low[0], high[0]), np.where(is_one, high[1], low[1])], axis=1
+    )
+    detection = detect_bye(Evidence(entropy_NL=entropy_NL), CONFIG)
+    assert detection.sensitive_layers == (0, 1)
+    assert detection.decision is Decision.INCONCLUSIVE
+    assert "one group describes" in detection.explanation
+
+
+def test_image_size_alone_is_no_evidence(rng: np.random.Generator) -> None:
+    # Every tenth image is a thumbnail: its raw entropies form a low mode of their own.
+    tokens_N = np.where(np.arange(NUM_SAMPLES) % 10 == 0, 16, 576)
+    share_NL = rng.normal(0.6, 0.02, (NUM_SAMPLES, 3))
+    entropy_NL = share_NL * np.log(tokens_N)[:, None]
+    raw = detect_bye(Evidence(entropy_NL=entropy_NL), CONFIG)
+    assert raw.decision is Decision.POISON_SUSPECTED, "the confound is real"
+    fair = detect_bye(Evidence(entropy_NL=entropy_NL, num_image_tokens_N=tokens_N), CONFIG)
+    assert fair.decision is Decision.NO_EVIDENCE
+    assert fair.statistics["is_entropy_normalized"] is True
+
+
+def test_samples_without_a_sensitive_layers_entropy_are_not_judged(
+    rng: np.random.Generator,
+) -> None:
+    evidence, _ = collapsed_evidence(rng)
+    evidence.entropy_NL[5, 1] = math.nan
+    evidence.entropy_NL[6, 0] = math.nan
+    detection = detect_bye(evidence, CONFIG)
+    assert not detection.is_evaluated_N[5]
+    assert math.isnan(detection.suspicion_N[5])
+    assert not detection.is_suspicious_N[5]
+    assert detection.is_evaluated_N[6], "layer 0 is not sensitive: nobody asks for it"
+
+
+def test_order_of_samples_does_not_matter(rng: np.random.Generator) -> None:
+    evidence, _ = collapsed_evidence(rng)
+    order = rng.permutation(NUM_SAMPLES)
+    straight = detect_bye(evidence, CONFIG)
+    shuffled = detect_bye(Evidence(entropy_NL=evidence.entropy_NL[order]), CONFIG)
+    np.testing.assert_array_equal(shuffled.suspicion_N, straight.suspicion_N[order])
+    assert shuffled.statistics == straight.statistics
+
+
+def test_too_few_samples_is_an_error_with_a_way_out() -> None:
+    with pytest.raises(TooFewSamplesError, match="Only 3 samples") as caught:
+        detect_bye(Evidence(entropy_NL=np.ones((3, 4))), CONFIG)
+    assert "more samples" in caught.value.hint
+
+
+def test_a_wide_low_component_does_not_claim_the_far_high_side() -> None:
+    mixture = TwoGaussians(mean_low=2, mean_high=3, var_low=1, var_high=0.01, weight_low=0.2)
+    score_N = np.array([1.0, 3.0, 5.0, math.nan])
+    assert mixture.posterior_low(score_N)[2] > 0.99
+    suspicion_N = bye_suspicion(mixture, score_N)
+    np.testing.assert_allclose(suspicion_N[:3], [1, 0, 0], atol=0.1)
+    assert suspicion_N[2] == 0
+    assert math.isnan(suspicion_N[3])
+
+
+def test_plausibility_finds_answers_only_the_fine_tuned_model_likes(
+    rng: np.random.Generator,
+) -> None:
+    is_poisoned = np.arange(NUM_SAMPLES) < 60
+    gain_N = np.where(
+        is_poisoned, rng.normal(13, 0.6, NUM_SAMPLES), rng.exponential(0.1, NUM_SAMPLES)
+    )
+    detection = detect_plausibility(gain_evidence(gain_N), CONFIG)
+    assert detection.decision is Decision.POISON_SUSPECTED
+    assert (detection.is_suspicious_N == is_poisoned).all()
+    assert detection.layers == []
+    assert detection.sensitive_layers == ()
+
+
+def test_plausibility_of_clean_data_gives_no_evidence(rng: np.random.Generator) -> None:
+    for gain_N in (rng.exponential(0.5, NUM_SAMPLES), rng.normal(0.1, 0.05, NUM_SAMPLES)):
+        detection = detect_plausibility(gain_evidence(gain_N), CONFIG)
+        assert detection.decision is Decision.NO_EVIDENCE
+        assert not detection.is_suspicious_N.any()
+
+
+def test_plausibility_of_a_majority_is_inconclusive(rng: np.random.Generator) -> None:
+    gain_N = np.where(np.arange(NUM_SAMPLES) < 400, 10.0, 0.1) + rng.normal(0, 0.1, NUM_SAMPLES)
+    assert detect_plausibility(gain_evidence(gain_N), CONFIG).decision is Decision.INCONCLUSIVE
+
+
+def test_more_gain_is_never_less_suspicious() -> None:
+    mixture = TwoGaussians(mean_low=0, mean_high=10, var_low=4, var_high=0.01, weight_low=0.9)
+    suspicion_N = plausibility_suspicion(mixture, np.linspace(-20, 40, 500))
+    assert (np.diff(suspicion_N) >= -1e-12).all()
+    assert suspicion_N[-1] > 0.99
+
+
+def test_plausibility_without_likelihoods_names_the_stage() -> None:
+    with pytest.raises(StageNotRunError, match="log-likelihoods") as caught:
+        detect_plausibility(Evidence(entropy_NL=np.ones((50, 2))), CONFIG)
+    assert "bye-audit score" in caught.value.hint
+
+
+def test_every_detector_states_its_limits() -> None:
+    for name, detector in DETECTORS.items():
+        assert detector.name == name
+        assert len(detector.limits) >= 2
+        assert all(limit.endswith(".") for limit in detector.limits)

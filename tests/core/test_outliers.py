@@ -1,0 +1,74 @@
+"""The detectors as scikit-learn estimators: its own checks, and agreement with the detectors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.utils.estimator_checks import check_estimator
+
+from bye_audit.config import DetectConfig
+from bye_audit.core.detectors import Evidence, detect_bye
+from bye_audit.core.outliers import ByeOutlierDetector, PlausibilityOutlierDetector
+
+# With contamination="auto" a detector may say that nobody is a suspect; these checks demand
+# suspects in data that has none.
+NEED_SUSPECTS = {"check_outliers_train", "check_outliers_fit_predict"}
+
+
+def failed_checks(estimator: Any) -> set[str]:
+    results = check_estimator(estimator, on_fail=None, on_skip=None)
+    assert sum(result["status"] == "passed" for result in results) > 40
+    return {result["check_name"] for result in results if result["status"] == "failed"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("detector", [ByeOutlierDetector, PlausibilityOutlierDetector])
+def test_scikit_learn_accepts(detector: Any) -> None:
+    assert failed_checks(detector(contamination=0.1)) == set()
+
+
+@pytest.mark.slow
+def test_scikit_learn_accepts_all_of_the_defaults_but_that_there_may_be_no_suspect() -> None:
+    assert failed_checks(ByeOutlierDetector()) == NEED_SUSPECTS
+
+
+def collapsed(rng: np.random.Generator) -> np.ndarray:
+    entropy_NL = rng.normal(3.5, 0.15, (300, 3))
+    entropy_NL[:30, 1] = rng.normal(2.0, 0.15, 30)
+    return entropy_NL
+
+
+def test_flags_are_the_detectors(rng: np.random.Generator) -> None:
+    entropy_NL = collapsed(rng)
+    detection = detect_bye(Evidence(entropy_NL=entropy_NL), DetectConfig())
+    estimator = ByeOutlierDetector().fit(entropy_NL)
+    np.testing.assert_array_equal(estimator.predict(entropy_NL) == -1, detection.is_suspicious_N)
+    assert estimator.decision_ == "poison_suspected"
+    new = np.array([[3.5, 2.0, 3.5], [3.5, 3.5, 3.5]])
+    assert estimator.predict(new).tolist() == [-1, 1]
+
+
+def test_nobody_is_a_suspect_in_clean_data_unless_a_share_is_asked_for(
+    rng: np.random.Generator,
+) -> None:
+    entropy_NL = rng.normal(3.5, 0.15, (300, 3))
+    assert (ByeOutlierDetector().fit_predict(entropy_NL) == 1).all()
+    flags = ByeOutlierDetector(contamination=0.05).fit_predict(entropy_NL)
+    assert (flags == -1).sum() == 15
+    assert entropy_NL[flags == -1].mean() < entropy_NL[flags == 1].mean()
+
+
+def test_plausibility_flags_the_high_gains(rng: np.random.Generator) -> None:
+    gain_N = np.where(np.arange(200) < 20, 12.0, 0.2) + rng.normal(0, 0.1, 200)
+    flags = PlausibilityOutlierDetector().fit_predict(gain_N[:, None])
+    np.testing.assert_array_equal(flags == -1, np.arange(200) < 20)
+
+
+@pytest.mark.parametrize("contamination", [0.0, 0.6, -0.1])
+def test_impossible_contamination_is_refused(
+    rng: np.random.Generator, contamination: float
+) -> None:
+    with pytest.raises(ValueError, match="contamination"):
+        ByeOutlierDetector(contamination=contamination).fit(collapsed(rng))
