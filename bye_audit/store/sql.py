@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tempfile
 
 import duckdb
 import lance
@@ -29,7 +30,7 @@ _HARDENING = (
     "SET allow_community_extensions = false",
     "SET lock_configuration = true",
 )
-_READING = ("SELECT", "EXPLAIN")
+_EXPLAIN = re.compile(r"^\s*EXPLAIN(\s+ANALYZE)?\b", re.IGNORECASE)
 _ENTROPY = re.compile(rf"{schema.ENTROPY_PREFIX}\d+")
 
 
@@ -85,7 +86,19 @@ def run_query(tables: AuditTables, sql: str, max_rows: int | None = None) -> pa.
     StorageError
         If the tables cannot be read, or the query needs more memory than it may have.
     """
-    connection = duckdb.connect(config={"memory_limit": _MEMORY_LIMIT, "temp_directory": ""})
+    with tempfile.TemporaryDirectory(prefix="bye-audit-query-") as spill_dir:
+        # What does not fit in memory is spilled here; nothing else on the disk can be reached.
+        config = {"memory_limit": _MEMORY_LIMIT, "temp_directory": spill_dir}
+        connection = duckdb.connect(config=config)
+        try:
+            return _answer(connection, tables, sql, max_rows)
+        finally:
+            connection.close()
+
+
+def _answer(
+    connection: duckdb.DuckDBPyConnection, tables: AuditTables, sql: str, max_rows: int | None
+) -> pa.Table:
     try:
         _define_views(connection, tables)
         for setting in _HARDENING:
@@ -107,8 +120,6 @@ def run_query(tables: AuditTables, sql: str, max_rows: int | None = None) -> pa.
         raise TableError(
             f"The tables could not be read: {brief(error)}", hint=_VIEWS_HINT
         ) from error
-    finally:
-        connection.close()
 
 
 def _define_views(connection: duckdb.DuckDBPyConnection, tables: AuditTables) -> None:
@@ -131,7 +142,11 @@ def _only_reading(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.Sta
             f"A query is one statement, these are {len(statements)}.", hint="Send them one by one."
         )
     kind = statements[0].type.name
-    if kind not in _READING:
+    if kind == "EXPLAIN":
+        # EXPLAIN ANALYZE runs what it explains, so that has to be a SELECT too.
+        explained = connection.extract_statements(_EXPLAIN.sub("", sql))
+        kind = explained[0].type.name if len(explained) == 1 else kind
+    if kind != "SELECT":
         raise ConfigError(
             f"A query can only read; this is {kind}.", hint="Begin it with SELECT or WITH."
         )

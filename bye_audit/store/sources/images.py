@@ -117,10 +117,11 @@ class ImageLoader:
             raise BadRecordError(
                 QuarantineCode.IMAGE_MISSING, f"there is no readable file {_clip(text)}"
             ) from None
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            os.close(descriptor)
+            raise BadRecordError(QuarantineCode.IMAGE_MISSING, f"{_clip(text)} is not a file")
         with os.fdopen(descriptor, "rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise BadRecordError(QuarantineCode.IMAGE_MISSING, f"{_clip(text)} is not a file")
             if status.st_size > MAX_IMAGE_BYTES:
                 raise BadRecordError(
                     QuarantineCode.DECOMPRESSION_BOMB,
