@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 STAGE = "score"
 _WINDOW = 256
+# So many samples may fail before the first one succeeds.
+_MOST_FAILURES = 500
 _TO_DO = "score_status IS NULL"
 _FAILED = f"score_status = '{ScoreStatus.ERROR}'"
 _RESTART_HINT = (
@@ -285,7 +287,11 @@ class _Ledger:
 
     def refuse_all_failing(self) -> None:
         """Stop if the first dozens of samples failed, every one."""
-        if self._summary.num_ok or self._has_committed or self._summary.num_errors < 2 * _WINDOW:
+        if (
+            self._summary.num_ok
+            or self._has_committed
+            or self._summary.num_errors <= _MOST_FAILURES
+        ):
             return
         reason = next(s.error for s in self._waiting if s.status == ScoreStatus.ERROR)
         raise ModelError(
