@@ -118,16 +118,16 @@ def ingest_samples(
     paths = [path for source in sources for path in expand(Path(source))]
     if not paths:
         raise EmptySourceError("No source was named.", hint="Name at least one source file.")
-    known = tables.image_digests()
-    summaries: dict[str, SourceSummary] = {}
-    for path in paths:
-        root = Path(image_root) if image_root is not None else path.parent
-        job = _SourceJob(tables, path, choose_format(path, format), root, split, known)
-        summary = job.run(progress)
-        if summary.source not in summaries:
-            summaries[summary.source] = summary
-    if any(summary.is_new for summary in summaries.values()):
-        tables.compact()
+    with tables.sole_writer(STAGE):
+        known = tables.image_digests()
+        summaries: dict[str, SourceSummary] = {}
+        for path in paths:
+            root = Path(image_root) if image_root is not None else path.parent
+            job = _SourceJob(tables, path, choose_format(path, format), root, split, known)
+            summary = job.run(progress)
+            summaries.setdefault(summary.source, summary)
+        if any(summary.is_new for summary in summaries.values()):
+            tables.compact()
     return _summarise(tables, list(summaries.values()))
 
 

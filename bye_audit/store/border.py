@@ -62,6 +62,11 @@ def storage_errors(action: str) -> Iterator[None]:
         if missing is not None:
             raise missing_column_error(missing.group(1)) from e
         raise _translated(action, e) from e
+    except BaseException as panic:
+        # What Lance's own code did not expect arrives as this class, which nothing exports.
+        if type(panic).__name__ == "PanicException":
+            raise _translated(action, panic) from panic
+        raise
 
 
 def missing_column_error(name: str) -> StageNotRunError:
@@ -74,7 +79,7 @@ def missing_column_error(name: str) -> StageNotRunError:
     )
 
 
-def _translated(action: str, error: Exception) -> StorageError | SchemaMismatchError:
+def _translated(action: str, error: BaseException) -> StorageError | SchemaMismatchError:
     text = brief(error)
     lowered = text.lower()
     number = getattr(error, "errno", None)

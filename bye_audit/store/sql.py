@@ -88,8 +88,9 @@ def run_query(tables: AuditTables, sql: str, max_rows: int | None = None) -> pa.
     """
     with tempfile.TemporaryDirectory(prefix="bye-audit-query-") as spill_dir:
         # What does not fit in memory is spilled here; nothing else on the disk can be reached.
-        config = {"memory_limit": _MEMORY_LIMIT, "temp_directory": spill_dir}
-        connection = duckdb.connect(config=config)
+        connection = duckdb.connect(
+            config={"memory_limit": _MEMORY_LIMIT, "temp_directory": spill_dir}
+        )
         try:
             return _answer(connection, tables, sql, max_rows)
         finally:

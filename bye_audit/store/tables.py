@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from bye_audit import schema
 from bye_audit.errors import SchemaMismatchError, StorageError, TableError
 from bye_audit.store.border import missing_column_error, storage_errors
 from bye_audit.store.digest import digest_of_samples
+from bye_audit.store.locking import sole_writer
 from bye_audit.store.reading import check_columns, refuse_foreign_folder, scan, sql_text
 from bye_audit.store.runs import Run, finished_run, new_run_id, row_of_run, run_of_row
 
@@ -106,6 +108,10 @@ class AuditTables:
         with storage_errors(f"make the folder {name} in {self.uri}"):
             folder.mkdir(parents=True, exist_ok=True)
         return folder
+
+    def sole_writer(self, stage: str) -> AbstractContextManager[None]:
+        """Keep a second process from running the same stage on this directory meanwhile."""
+        return sole_writer(self.uri, stage)
 
     def dataset(self, name: str) -> lance.LanceDataset:
         """Return one table as a Lance dataset at its newest version, for reading only."""

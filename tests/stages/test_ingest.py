@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,7 +23,7 @@ from support.sources import (
     write_parquet_source,
 )
 
-from bye_audit import ingest
+from bye_audit import ingest, schema
 from bye_audit.errors import (
     ByeAuditError,
     ConfigError,
@@ -30,6 +31,7 @@ from bye_audit.errors import (
     InputError,
     InterruptedStageError,
     SourceFormatError,
+    TableError,
 )
 from bye_audit.ingest import IngestSummary, ingest_samples
 from bye_audit.progress import Task
@@ -73,7 +75,9 @@ def tables(tmp_path: Path) -> AuditTables:
     return AuditTables.create(tmp_path / "audit")
 
 
-def all_rows(tables: AuditTables) -> tuple[list[object], list[object], list[object]]:
+def all_rows(
+    tables: AuditTables,
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[str]]:
     quarantine = tables.dataset("quarantine").to_table().to_pylist()
     quarantine.sort(key=lambda row: (row["source"], row["source_row"]))
     columns = ["sample_id", "source_row", "source_id", "split", "messages", "images", "raw"]
@@ -166,7 +170,7 @@ def run_in_process(tmp_path: Path, source: Path, before: str = "") -> subprocess
 import sys, time
 sys.path[:0] = {sys.path!r}
 {before}
-from bye_audit import ingest
+from bye_audit import ingest, schema
 from bye_audit.errors import ByeAuditError
 from bye_audit.store.tables import AuditTables
 ingest._COMMIT_ROWS = 3
@@ -364,3 +368,23 @@ def test_one_bad_image_among_good_ones_costs_one_record(
     assert summary.by_code == {"image_undecodable": 1}
     for row in tables.read_samples(["images"]).to_pylist():
         assert tables.load_images(row["images"])
+
+
+def test_two_ingests_at_once_are_refused(tables: AuditTables, tmp_path: Path) -> None:
+    source = write_llava_source(tmp_path / "a", 2)
+    with (
+        tables.sole_writer("ingest"),
+        pytest.raises(TableError, match="Another ingest") as caught,
+    ):
+        ingest_samples(AuditTables.open(tables.uri), [source])
+    assert caught.value.hint
+    assert ingest_samples(tables, [source]).num_samples == 2
+
+
+def test_sources_may_come_after_scoring(tables: AuditTables, tmp_path: Path) -> None:
+    ingest_samples(tables, [write_llava_source(tmp_path / "a", 2)])
+    tables.add_sample_columns(schema.score_fields(1, {}))
+    tables.update_samples(pa.table({"sample_id": ["train.json:0"], "score_status": ["ok"]}))
+    ingest_samples(tables, [write_chat_source(tmp_path / "b", 2)])
+    found = tables.read_samples(["score_status"])["score_status"].to_pylist()
+    assert found == ["ok", None, None, None]

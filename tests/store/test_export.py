@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from support.sources import (
     llava_record,
     write_chat_source,
@@ -221,3 +224,43 @@ def test_large_splits_are_written_in_shards(
     assert names == [f"train-{i:05d}-of-{len(names):05d}.parquet" for i in range(len(names))]
     assert len(names) > 1
     assert sum(file.num_rows for file in result.files) == 11
+
+
+plain_text = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
+plain_records = st.fixed_dictionaries(
+    {
+        "id": st.integers() | plain_text | st.none(),
+        "conversations": st.tuples(plain_text, plain_text).map(
+            lambda texts: [
+                {"from": "human", "value": texts[0].replace("<image>", "")},
+                {"from": "gpt", "value": "." + texts[1].replace("<image>", "")},
+            ]
+        ),
+    },
+    optional={"extra": st.floats() | st.lists(plain_text), "\x00": plain_text},
+)
+
+
+@settings(max_examples=8)
+@given(
+    records=st.lists(plain_records, min_size=2, max_size=6),
+    indent=st.sampled_from([None, 1]),
+    ascii_only=st.booleans(),
+    as_lines=st.booleans(),
+)
+def test_any_records_survive_as_they_were(
+    records: list[dict[str, Any]], indent: int | None, *, ascii_only: bool, as_lines: bool
+) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        source = folder / "x.json"
+        if as_lines:
+            lines = [json.dumps(record, ensure_ascii=ascii_only) for record in records]
+            source.write_text("\n".join(lines), encoding="utf-8", newline="")
+        else:
+            text = json.dumps(records, indent=indent, ensure_ascii=ascii_only)
+            source.write_text(text, encoding="utf-8", newline="")
+        tables = AuditTables.create(folder / "audit")
+        assert ingest_samples(tables, [source]).num_samples == len(records)
+        export_split(tables, folder / "out", "true", "false", formats=["source"])
+        assert (folder / "out" / "cleaned" / "x.json").read_bytes() == source.read_bytes()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -31,7 +32,9 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> AuditTables:
     )
     tables.update_samples(values)
     halves = np.arange(4, dtype=np.float16)
-    row = dict.fromkeys(("image_entropy", "system_mass", "image_mass", "text_mass"), halves)
+    row: dict[str, Any] = dict.fromkeys(
+        ("image_entropy", "system_mass", "image_mass", "text_mass"), halves
+    )
     row |= {"sample_id": "train.json:1", "score_run": "r", "num_layers": 2, "num_heads": 2}
     row["num_image_tokens"] = 9
     tables.append_head_scores(pa.Table.from_pylist([row], schema=schema.head_scores_schema()))
