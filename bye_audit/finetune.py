@@ -109,13 +109,7 @@ def finetune_provisional(
     finished = _find_finished(tables, fingerprint)
     if finished is not None:
         return FinetuneResult(finished, tables.directory(ADAPTERS_DIR) / finished.run_id, False)
-    adapter_dir = _find_unfinished(tables, fingerprint)
-    if adapter_dir is None:
-        adapter_dir = tables.directory(ADAPTERS_DIR) / new_run_id(STAGE)
-        with storage_errors(f"make the adapter folder {adapter_dir.name}"):
-            adapter_dir.mkdir()
-            text = json.dumps(fingerprint, indent=2)
-            (adapter_dir / _FINGERPRINT_FILE).write_text(text + "\n", encoding="utf-8")
+    adapter_dir = _find_unfinished(tables, fingerprint) or _make_adapter_dir(tables, fingerprint)
     vlm = load_model(model, trust_remote_code=trust_remote_code)
     outcome = train_lora(vlm, StoredConversations(tables), config, adapter_dir, progress)
     record = {
@@ -213,6 +207,15 @@ def _find_unfinished(tables: AuditTables, fingerprint: dict[str, Any]) -> Path |
         if stored == json.loads(json.dumps(fingerprint)):
             return path.parent
     return None
+
+
+def _make_adapter_dir(tables: AuditTables, fingerprint: dict[str, Any]) -> Path:
+    folder = tables.directory(ADAPTERS_DIR) / new_run_id(STAGE)
+    with storage_errors(f"make the adapter folder {folder.name}"):
+        folder.mkdir()
+        text = json.dumps(fingerprint, indent=2)
+        (folder / _FINGERPRINT_FILE).write_text(text + "\n", encoding="utf-8")
+    return folder
 
 
 def _outcome_record(outcome: LoraOutcome) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from transformers.modeling_utils import AttentionInterface
 from bye_audit.errors import UnsupportedModelError
 from bye_audit.model.loading import VisionLanguageModel
 from bye_audit.model.prompts import Batch, Conversation
+from bye_audit.model.row import RowRequest, last_row_logits, row_statistics
 from bye_audit.model.spans import image_grid
 
 _MARK = "_bye_audit_probe"
@@ -61,19 +62,6 @@ class _Mark:
     probe: AttentionProbe
 
 
-@dataclass(slots=True)
-class _Request:
-    """What the probe reads during one forward pass."""
-
-    row: int
-    num_queries: int
-    image_BS: Tensor
-    system_BS: Tensor
-    text_BS: Tensor
-    keep_maps: bool
-    stop_layer: int | None
-
-
 class AttentionProbe:
     """Reads last-row attention statistics from a model's decoder while the context is open.
 
@@ -107,7 +95,7 @@ class AttentionProbe:
                 hint="Use a model of transformers itself (the -hf ports), not remote code.",
             )
         self._saved: dict[str, Any] = {}
-        self._request: _Request | None = None
+        self._request: RowRequest | None = None
         self._rows: dict[int, dict[str, Tensor]] = {}
 
     def __enter__(self) -> Self:
@@ -182,7 +170,7 @@ class AttentionProbe:
         self, batch: Batch, *, stops_early: bool, keep_maps: bool = False
     ) -> Iterator[None]:
         self._rows = {}
-        self._request = _Request(
+        self._request = RowRequest(
             row=batch.prompt_length - 1,
             num_queries=batch.image_BS.shape[1],
             image_BS=batch.image_BS,
@@ -233,7 +221,7 @@ class AttentionProbe:
             position_bias=options.get("position_bias"),
         )
         sinks = options.get("s_aux", getattr(module, "sinks", None))
-        self._rows[mark.layer] = _row_statistics(logits_BHS, sinks, request)
+        self._rows[mark.layer] = row_statistics(logits_BHS, sinks, request)
         if mark.layer == request.stop_layer:
             raise _PrefillDoneError
 
@@ -271,131 +259,6 @@ def decoder_attention_modules(model: Any) -> dict[int, Any]:
         and "attention" in type(module).__name__.lower()
         and getattr(module, "config", None) is not None
     }
-
-
-def last_row_logits(
-    query_BHSD: Tensor,
-    key_BHSD: Tensor,
-    mask: Tensor | None,
-    row: int,
-    *,
-    scaling: float | None = None,
-    is_causal: bool = True,
-    softcap: float | None = None,
-    window: int | None = None,
-    is_lower_right: bool = False,
-    position_bias: Tensor | None = None,
-) -> Tensor:
-    """Attention logits of one query row in float32, masked entries -inf.
-
-    Parameters
-    ----------
-    query_BHSD, key_BHSD
-        As the attention function gets them: rotated, normalised, after the cache.
-    mask
-        None, (B, S) of kept keys, or (B, 1, queries, S) booleans or additive values.
-    row
-        Index of the query.
-    scaling
-        Factor on the logits. None: one over the root of the head size.
-    is_causal
-        Whether a missing mask means a causal one.
-    softcap
-        Bound on the logits, where the model has one.
-    window
-        Sliding window, where the kernel and not the mask applies it.
-    is_lower_right
-        Whether the kernel aligns queries with the last keys.
-    position_bias
-        Additive bias per head, where the model has one.
-
-    Returns
-    -------
-    Tensor
-        (B, H, S).
-    """
-    num_samples, num_heads, num_queries, size = query_BHSD.shape
-    num_key_heads, num_keys = key_BHSD.shape[1], key_BHSD.shape[2]
-    row_BHD = query_BHSD[:, :, row].float() * (size**-0.5 if scaling is None else scaling)
-    # Query heads of one group share a key head; grouping them spares repeating the keys.
-    grouped = row_BHD.reshape(num_samples, num_key_heads, num_heads // num_key_heads, size)
-    logits = torch.matmul(grouped, key_BHSD.float().transpose(2, 3))
-    logits = logits.reshape(num_samples, num_heads, num_keys)
-    if softcap is not None:
-        logits = torch.tanh(logits / softcap) * softcap
-    if position_bias is not None:
-        logits = (
-            logits + position_bias[..., min(row, position_bias.shape[2] - 1), :num_keys].float()
-        )
-    if mask is not None and mask.ndim == 4:
-        chosen = mask[:, :, row if mask.shape[2] > 1 else 0, :num_keys]
-        if chosen.dtype == torch.bool:
-            return logits.masked_fill(~chosen, -torch.inf)
-        return logits + chosen.float()
-    if mask is not None and mask.ndim != 2:
-        raise UnsupportedModelError(
-            f"The probe cannot read an attention mask of type {type(mask).__name__}.",
-            hint="Load the model with sdpa attention.",
-        )
-    allowed_S = torch.ones(num_keys, dtype=torch.bool, device=logits.device)
-    position = torch.arange(num_keys, device=logits.device)
-    last = row + (num_keys - num_queries if is_lower_right or mask is not None else 0)
-    if is_causal and num_queries > 1:
-        allowed_S = position <= last
-    if window:
-        allowed_S = allowed_S & (position > last - window)
-    logits = logits.masked_fill(~allowed_S, -torch.inf)
-    if mask is not None:
-        logits = logits.masked_fill(~mask[:, None, -num_keys:].bool(), -torch.inf)
-    return logits
-
-
-def _row_statistics(
-    logits_BHS: Tensor, sinks: Tensor | None, request: _Request
-) -> dict[str, Tensor]:
-    total_BH = torch.logsumexp(logits_BHS, -1)
-    if sinks is not None:
-        total_BH = torch.logaddexp(total_BH, sinks.float().reshape(1, -1).expand_as(total_BH))
-    attention_BHS = torch.exp(logits_BHS - total_BH[..., None])
-    image_BHS = attention_BHS * _on_keys(request.image_BS, logits_BHS)
-    head_mass_BH = image_BHS.sum(-1)
-    mean_BS = image_BHS.mean(1)
-    mass_B = mean_BS.sum(-1)
-    map_BS = mean_BS / mass_B[..., None]
-    row = {
-        "entropy": _entropy(map_BS),
-        "mass": mass_B,
-        "head_entropy": _entropy(image_BHS / head_mass_BH[..., None]),
-        "image_mass": head_mass_BH,
-        "system_mass": (attention_BHS * _on_keys(request.system_BS, logits_BHS)).sum(-1),
-        "text_mass": (attention_BHS * _on_keys(request.text_BS, logits_BHS)).sum(-1),
-    }
-    if request.keep_maps:
-        row["map"] = map_BS
-        if map_BS.shape[1] != request.num_queries:
-            row["map"] = _fit_left(map_BS, request.num_queries)
-    return row
-
-
-def _entropy(share: Tensor) -> Tensor:
-    """Entropy over the last axis; NaN (nothing attended: zero by zero) stays NaN."""
-    # xlogy takes 0 log 0 as 0, and is not moved by an epsilon inside the logarithm.
-    entropy: Tensor = -torch.special.xlogy(share, share).sum(-1)
-    return entropy
-
-
-def _on_keys(span_BS: Tensor, logits_BHS: Tensor) -> Tensor:
-    """Lay a span over the key axis: sliding-window caches hold only the newest keys."""
-    span = span_BS.to(logits_BHS.device, torch.float32)
-    return _fit_left(span, logits_BHS.shape[-1], pads_right=True)[:, None]
-
-
-def _fit_left(values_BS: Tensor, length: int, *, pads_right: bool = False) -> Tensor:
-    missing = length - values_BS.shape[-1]
-    if missing < 0:
-        return values_BS[..., -length:]
-    padding = (0, missing) if pads_right else (missing, 0)
-    return torch.nn.functional.pad(values_BS, padding)
 
 
 def _watch(function: Callable[..., Any], is_flash: bool) -> Callable[..., Any]:

@@ -10,12 +10,12 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -37,31 +37,13 @@ from bye_audit.model.loading import (
     ignoring_future_warnings,
     write_adapter_card,
 )
-from bye_audit.model.prompts import (
-    IGNORED_LABEL,
-    Conversation,
-    ConversationEncoder,
-    ConversationError,
-    Encoding,
-)
+from bye_audit.model.prompts import IGNORED_LABEL
+from bye_audit.model.training_data import AnswerCollator, ConversationDataset, TrainingSamples
 from bye_audit.progress import SILENT, Progress, Task
 
 CHECKPOINT_DIR = "checkpoints"
 _COMPLETE_MARK = "complete"
 _PROJECTORS = ("multi_modal_projector", "connector", "merger", "aligner", "mlp1", "projector")
-_CACHE_BYTES = 512 * 1024**2
-
-
-class ConversationDataset(Protocol):
-    """Conversations by number; reading one may fail with ``ConversationError``."""
-
-    def __len__(self) -> int:
-        """Count the conversations."""
-        ...
-
-    def __getitem__(self, index: int, /) -> Conversation:
-        """Read one."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +111,7 @@ def train_lora(
     """
     started = time.monotonic()
     vlm.drop_adapter()
-    samples = _TrainingSamples(vlm.encoder, conversations, config.max_length)
+    samples = TrainingSamples(vlm.encoder, conversations, config.max_length)
     samples.find_fallback()
     projector = _find_projector(vlm.model) if config.train_projector else None
     _put_fresh_adapter(vlm, config, projector)
@@ -155,6 +137,19 @@ def train_lora(
     if was_stopped:
         raise _interrupted(trainer)
     _save_adapter(vlm, output_dir)
+    step = int(resumed_from.name.rpartition("-")[2]) if resumed_from else 0
+    return _outcome(vlm, trainer, samples, projector, output_dir, step, started)
+
+
+def _outcome(
+    vlm: VisionLanguageModel,
+    trainer: Trainer,
+    samples: TrainingSamples,
+    projector: str | None,
+    output_dir: Path,
+    resumed_from_step: int,
+    started: float,
+) -> LoraOutcome:
     num_left_out = samples.num_left_out
     return LoraOutcome(
         adapter_dir=output_dir,
@@ -169,7 +164,7 @@ def train_lora(
         num_left_out=num_left_out,
         num_trained_weights=sum(p.numel() for n, p in _adapter_weights(vlm.model)),
         projector=projector,
-        resumed_from_step=int(resumed_from.name.rpartition("-")[2]) if resumed_from else 0,
+        resumed_from_step=resumed_from_step,
         seconds=time.monotonic() - started,
     )
 
@@ -179,105 +174,6 @@ def _interrupted(trainer: Trainer) -> InterruptedStageError:
         f"Fine-tuning was stopped at step {trainer.state.global_step}.",
         hint="Run the same command again: it goes on from the last checkpoint.",
     )
-
-
-class _TrainingSamples(torch.utils.data.Dataset[Encoding]):
-    """Encodings by number; what cannot be used becomes a sample without labels."""
-
-    def __init__(
-        self, encoder: ConversationEncoder, conversations: ConversationDataset, max_length: int
-    ) -> None:
-        self._encoder = encoder
-        self._conversations = conversations
-        self._max_length = max_length
-        self._cache: dict[int, Encoding] = {}
-        self._cached_bytes = 0
-        self._fallback: Encoding | None = None
-        self._left_out = torch.zeros(len(conversations), dtype=torch.bool)
-
-    def __len__(self) -> int:
-        return len(self._conversations)
-
-    def __getitem__(self, index: int) -> Encoding:
-        return self.__getitems__([index])[0]
-
-    def __getitems__(self, indices: list[int]) -> list[Encoding]:
-        """Read a whole batch at once: the store is asked for its images only once."""
-        missing = [index for index in indices if index not in self._cache]
-        fresh = dict(zip(missing, self._read(missing), strict=True))
-        made = []
-        for index in indices:
-            encoding = self._cache.get(index) or self._encode(index, fresh[index])
-            if encoding is None:
-                self._left_out[index] = True
-                encoding = self._fallback
-            assert encoding is not None
-            made.append(encoding)
-        return made
-
-    @property
-    def num_left_out(self) -> int:
-        """Samples found to be of no use so far."""
-        return int(self._left_out.sum())
-
-    def find_fallback(self) -> None:
-        """Find the first usable sample: a batch of none but useless ones needs a stand-in."""
-        for index in range(len(self)):
-            encoding = self._encode(index, self._read([index])[0])
-            if encoding is not None:
-                unlabelled = [IGNORED_LABEL] * len(encoding.labels)
-                self._fallback = Encoding(
-                    encoding.inputs, encoding.system_length, encoding.continuation_ids, unlabelled
-                )
-                return
-            self._left_out[index] = True
-        raise ModelError(
-            f"None of the {len(self)} samples can be used for fine-tuning.",
-            hint="They need an answer and at most --max-length tokens.",
-        )
-
-    def _read(self, indices: list[int]) -> list[Conversation | None]:
-        read_many = getattr(self._conversations, "__getitems__", None)
-        if read_many is not None:
-            return list(read_many(indices)) if indices else []
-        found: list[Conversation | None] = []
-        for index in indices:
-            try:
-                found.append(self._conversations[index])
-            except ConversationError:
-                found.append(None)
-        return found
-
-    def _encode(self, index: int, conversation: Conversation | None) -> Encoding | None:
-        if conversation is None:
-            return None
-        try:
-            encoding = self._encoder.encode(conversation)
-        except ConversationError:
-            return None
-        if not encoding.labels or encoding.length > self._max_length:
-            return None
-        size = sum(value.nbytes for value in encoding.inputs.values())
-        if self._cached_bytes + size <= _CACHE_BYTES:
-            self._cache[index] = encoding
-            self._cached_bytes += size
-        return encoding
-
-
-@dataclass(frozen=True, slots=True)
-class _Collator:
-    encoder: ConversationEncoder
-
-    def __call__(self, encodings: Sequence[Encoding]) -> dict[str, Any]:
-        batch = self.encoder.collate(encodings, with_answers=True)
-        keep = batch.labels_BS.shape[1] - batch.prompt_length + 1
-        # Only positions from the last of the prompt on predict anything that is learnt.
-        return {
-            **batch.inputs,
-            "labels": batch.labels_BS,
-            "logits_to_keep": keep,
-            "use_cache": False,
-        }
 
 
 class _AnswerLoss:
@@ -357,7 +253,7 @@ class _Reporter(TrainerCallback):
 
 
 def _make_trainer(
-    vlm: VisionLanguageModel, samples: _TrainingSamples, config: FinetuneConfig, output_dir: Path
+    vlm: VisionLanguageModel, samples: TrainingSamples, config: FinetuneConfig, output_dir: Path
 ) -> Trainer:
     micro_batch = config.micro_batch_size or config.batch_size
     is_gpu = vlm.device.type == "cuda"
@@ -393,7 +289,7 @@ def _make_trainer(
     trainer = Trainer(
         model=vlm.model,
         args=arguments,
-        data_collator=_Collator(vlm.encoder),
+        data_collator=AnswerCollator(vlm.encoder),
         train_dataset=samples,
         compute_loss_func=_AnswerLoss(),
     )

@@ -14,10 +14,10 @@ from bye_audit.model.attention import (
     AttentionProbe,
     decoder_attention_modules,
     image_attention,
-    last_row_logits,
 )
 from bye_audit.model.loading import VisionLanguageModel, load_model
 from bye_audit.model.prompts import Batch
+from bye_audit.model.row import last_row_logits
 from bye_audit.model.spans import check_image_positions
 
 

@@ -192,7 +192,7 @@ def test_likelihoods_can_be_left_out(tables: AuditTables, tiny_vlm_dir: Path) ->
 def test_a_model_that_fails_on_everything_stores_nothing(
     tmp_path: Path, tiny_vlm_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bye_audit.score._MOST_FAILURES", 2)
+    monkeypatch.setattr("bye_audit.score.stage._MOST_FAILURES", 2)
     tables = AuditTables.create(tmp_path / "broken")
     for number in range(3):
         add_sample(tables, f"s:{number}", "What is it?", "red", b"broken %d" % number)

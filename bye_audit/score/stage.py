@@ -14,10 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
-
 from bye_audit import schema
 from bye_audit.config import ScoreConfig
 from bye_audit.errors import (
@@ -29,6 +25,7 @@ from bye_audit.errors import (
 )
 from bye_audit.progress import SILENT, Progress
 from bye_audit.schema import ScoreStatus
+from bye_audit.score.columns import heads_table, samples_table
 from bye_audit.store.tables import AuditTables, new_run_id, sql_text
 
 if TYPE_CHECKING:
@@ -306,55 +303,10 @@ class _Ledger:
             return
         num_layers = self._vlm.num_layers
         scored = [score for score in self._waiting if score.status == ScoreStatus.OK]
-        self._tables.append_head_scores(_heads_table(scored, self._summary.run_id))
-        self._tables.update_samples(_samples_table(self._waiting, self._summary.run_id, num_layers))
+        self._tables.append_head_scores(heads_table(scored, self._summary.run_id))
+        self._tables.update_samples(samples_table(self._waiting, self._summary.run_id, num_layers))
         self._waiting = []
         self._has_committed = True
-
-
-def _samples_table(scores: list[SampleScore], run_id: str, num_layers: int) -> pa.Table:
-    missing = np.full(num_layers, np.nan)
-    entropies = np.array([missing if s.entropy_L is None else s.entropy_L for s in scores])
-    masses = np.array([missing if s.image_mass_L is None else s.image_mass_L for s in scores])
-    columns: dict[str, pa.Array] = {
-        "sample_id": pa.array([s.sample_id for s in scores], pa.string()),
-        "score_status": pa.array([str(s.status) for s in scores], pa.string()),
-        "score_error": pa.array([s.error for s in scores], pa.string()),
-        "score_run": pa.array([run_id] * len(scores), pa.string()),
-        "num_image_tokens": pa.array([s.num_image_tokens for s in scores], pa.int32()),
-    }
-    for layer in range(num_layers):
-        columns[schema.entropy_column(layer)] = _nulls_for_nan(entropies[:, layer])
-        columns[schema.image_mass_column(layer)] = _nulls_for_nan(masses[:, layer])
-    for name in ("answer_logp", "answer_logp_base"):
-        columns[name] = _nulls_for_nan(np.array([getattr(s, name) for s in scores], dtype=float))
-    return pa.table(columns)
-
-
-def _heads_table(scores: list[SampleScore], run_id: str) -> pa.Table:
-    fields = schema.head_scores_schema()
-    if not scores:
-        return fields.empty_table()
-    columns: dict[str, pa.Array] = {
-        "sample_id": pa.array([s.sample_id for s in scores], pa.string()),
-        "score_run": pa.array([run_id] * len(scores), pa.string()),
-        "num_layers": pa.array([s.heads_SLH.shape[1] for s in scores], pa.int32()),
-        "num_heads": pa.array([s.heads_SLH.shape[2] for s in scores], pa.int32()),
-        "num_image_tokens": pa.array([s.num_image_tokens for s in scores], pa.int32()),
-    }
-    names = ("image_entropy", "system_mass", "image_mass", "text_mass")
-    for index, name in enumerate(names):
-        lists = [s.heads_SLH[index].reshape(-1) for s in scores]
-        values = np.concatenate(lists).astype(np.float16)
-        offsets = np.cumsum([0, *(len(part) for part in lists)])
-        columns[name] = pa.ListArray.from_arrays(
-            pa.array(offsets, pa.int32()), pa.array(values, pa.float16(), mask=np.isnan(values))
-        )
-    return pa.table(columns, schema=fields)
-
-
-def _nulls_for_nan(values: NDArray[Any]) -> pa.Array:
-    return pa.array(values.astype(np.float32), pa.float32(), mask=~np.isfinite(values))
 
 
 def _identity(vlm: VisionLanguageModel, config: ScoreConfig) -> dict[str, str]:
