@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bye_audit.core.mixture import MixtureFit, TwoGaussians, fit_two_gaussians
+from bye_audit.core.mixture import MIN_DELTA_BIC, MixtureFit, TwoGaussians, fit_two_gaussians
 
 
 def bimodal_separation_index(mixture: TwoGaussians) -> float:
@@ -81,7 +81,7 @@ class LayerProfile:
     delta_bic
         BIC of one Gaussian minus BIC of two: positive where two describe the entropies better.
     is_sensitive
-        True if ``bsi`` reaches the threshold and ``delta_bic`` is positive.
+        True if ``bsi`` reaches the threshold and the layer has two modes beyond doubt.
     num_values
         Samples with a value in this layer.
     """
@@ -92,6 +92,11 @@ class LayerProfile:
     delta_bic: float
     is_sensitive: bool
     num_values: int
+
+    @property
+    def has_two_modes(self) -> bool:
+        """Whether two Gaussians describe the entropies better than one beyond doubt."""
+        return self.delta_bic > MIN_DELTA_BIC
 
     @property
     def is_low_minority(self) -> bool:
@@ -136,9 +141,9 @@ def profile_layers(
 
     Notes
     -----
-    Departs from the paper: a layer whose entropies one Gaussian describes as well as two is never
-    sensitive. The likeliest mixture of plain Gaussian noise is a handful of outliers beside the
-    rest, and its BSI is above 2 more often than not.
+    Departs from the paper: a layer is sensitive only if two Gaussians describe its entropies better
+    than one beyond doubt (BIC difference above 10). The likeliest mixture of plain Gaussian noise
+    is a handful of outliers beside the rest, and its BSI is above 2 more often than not.
     """
     profiles = []
     for layer in range(entropy_NL.shape[1]):
@@ -153,14 +158,12 @@ def profile_layers(
 
 def _layer_profile(layer: int, fit: MixtureFit | None, threshold: float) -> LayerProfile:
     bsi = 0.0 if fit is None else bimodal_separation_index(fit.mixture)
-    # A constant layer has a negative delta_bic: it separates nothing, whatever the threshold.
-    has_two_modes = fit is not None and fit.delta_bic > 0
     return LayerProfile(
         layer=layer,
         bsi=bsi,
         mixture=None if fit is None else fit.mixture,
         delta_bic=0.0 if fit is None else fit.delta_bic,
-        is_sensitive=has_two_modes and bsi >= threshold,
+        is_sensitive=fit is not None and fit.has_two_modes and bsi >= threshold,
         num_values=0 if fit is None else fit.num_values,
     )
 

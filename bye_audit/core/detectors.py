@@ -65,10 +65,11 @@ def detect_bye(
     -----
     Sections 4.2 and 4.3 of [1]_, with its threshold. Departs from the paper: (1) no sensitive layer
     is an answer; (2) where the number of image tokens varies, ``H / log T`` takes the place of H;
-    (3) guards may refuse a layer or a removal but never choose another one: one Gaussian describes
-    a layer's or the aggregated entropies as well as two; the low component is not a clear minority;
-    a sample above the high component's mean is never suspected, even where the low component is so
-    wide that it claims that side too; a sample without a sensitive layer's entropy is not judged.
+    (3) guards may refuse a layer or a removal but never choose another one: two Gaussians do not
+    describe a layer's or the aggregated entropies better than one beyond doubt; the low component
+    is not a clear minority; a sample above the high component's mean is never suspected, even where
+    the low component is so wide that it claims that side too; a sample without a sensitive layer's
+    entropy is not judged.
 
     References
     ----------
@@ -165,7 +166,7 @@ def detect_plausibility(
     mixture = fit.mixture
     bsi = bimodal_separation_index(mixture)
     numbers = {"sample_bsi": bsi, "sample_delta_bic": fit.delta_bic}
-    if fit.delta_bic <= 0 or bsi < config.bsi_threshold:
+    if not fit.has_two_modes or bsi < config.bsi_threshold:
         text = (
             "Fine-tuning raised the likelihood of all answers alike: the gains of "
             f"{int(is_evaluated_N.sum())} samples show no separate group. "
@@ -223,9 +224,9 @@ def _judge(
     num_flagged, num_evaluated = int(is_flagged_N.sum()), int(is_evaluated_N.sum())
     share = num_flagged / num_evaluated
     decision = Decision.INCONCLUSIVE
-    if fit.delta_bic <= 0:
+    if not fit.has_two_modes:
         verdict = (
-            "but over all samples one group describes the scores as well as two do. "
+            "but over all samples one group describes the scores about as well as two. "
             "Inconclusive: nothing is removed."
         )
     elif max(share, suspicious_weight) >= config.max_removed_share:
@@ -298,7 +299,7 @@ def _layer_statistics(layers: list[LayerProfile], is_normalized: bool) -> dict[s
             for profile in sensitive
             if profile.mixture is not None
         },
-        "layers_with_one_mode": [p.layer for p in layers if p.delta_bic <= 0],
+        "layers_with_one_mode": [p.layer for p in layers if not p.has_two_modes],
         # Bimodal the wrong way round: most samples are in the low component, so that the layer
         # speaks of a minority with *spread* attention. Eq. 8 averages over them all the same.
         "sensitive_layers_with_low_majority": [
@@ -310,7 +311,7 @@ def _layer_statistics(layers: list[LayerProfile], is_normalized: bool) -> dict[s
 def _no_layer_text(layers: list[LayerProfile], threshold: float) -> str:
     if not layers:
         return "There is no decoder layer to look at. No evidence of attention collapse."
-    two_modes = [profile for profile in layers if profile.delta_bic > 0]
+    two_modes = [profile for profile in layers if profile.has_two_modes]
     if not two_modes:
         if all(profile.bsi == 0 for profile in layers):
             text = f"Attention entropy is the same for all samples in all {len(layers)} layers."

@@ -17,8 +17,10 @@ TAIL_SHARES = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 """Shares of the values at one end that a fit is started from: a rare mode is missed otherwise."""
 MAX_FITTED_VALUES = 10_000
 """Above this many values a fit sees that many of their quantiles instead."""
-VARIANCE_FLOOR = 1e-4
+VARIANCE_FLOOR = 1e-3
 """Added to each component's variance, in units of all values' variance."""
+MIN_DELTA_BIC = 10.0
+"""BIC by which two Gaussians must beat one: "very strong" evidence of Kass and Raftery (1995)."""
 
 # Enough to tell the starts apart; the winner goes on until it converges.
 _SCREENING_STEPS = 100
@@ -112,6 +114,11 @@ class MixtureFit:
     start: str
     is_constant: bool
 
+    @property
+    def has_two_modes(self) -> bool:
+        """Whether two Gaussians describe the values better than one beyond doubt."""
+        return self.delta_bic > MIN_DELTA_BIC
+
 
 def fit_two_gaussians(
     values_N: NDArray[np.floating], *, seed: int = 0, tail: Literal["low", "high"] = "low"
@@ -143,7 +150,7 @@ def fit_two_gaussians(
     Equation 6 of [1]_. Departs from the paper: it names no start; its code takes scikit-learn's
     default. A single start often settles on a split of the clean mode while a rare mode is there,
     so the fit is also started from k-means++ and from tails of several sizes, and the best
-    likelihood wins. Each variance has a floor of 1e-4 of the values' variance: without it a handful
+    likelihood wins. Each variance has a floor of 1e-3 of the values' variance: without it a handful
     of equal values makes a component of its own.
 
     References

@@ -44,9 +44,9 @@ def build_provenance(
     dict
         Valid under :func:`bye_audit.schema.provenance_schema`; no NaN, no path of this machine.
     """
-    finetune, score = tables.latest_run("finetune"), tables.latest_run("score")
-    ingest = tables.latest_run("ingest")
+    ingest, score = tables.latest_run("ingest"), tables.latest_run("score")
     origin = _score_origin(tables)
+    finetune = _finetune_of(tables, origin.get("adapter_digest"))
     return {
         "$schema": schema.PROVENANCE_SCHEMA_ID,
         "schema_version": schema.PROVENANCE_VERSION,
@@ -116,19 +116,27 @@ def _score_origin(tables: AuditTables) -> dict[str, str]:
     return {key: value for key, value in origin.items() if key != "layer"}
 
 
+def _finetune_of(tables: AuditTables, adapter_digest: str | None) -> Run | None:
+    """Find the training of the adapter that was scored with, if it was trained in this audit."""
+    runs = tables.runs("finetune")
+    matching = (run for run in reversed(runs) if run.record.get("adapter_digest") == adapter_digest)
+    return next(matching, None)
+
+
 def _model_facts(origin: dict[str, str], finetune: Run | None, score: Run | None) -> dict[str, Any]:
-    """Name the model whose attention was scored: columns first, then the runs."""
+    """Name the model whose attention was scored: the columns know best, then the runs."""
     records: list[dict[str, Any]] = [origin]
     records += [run.record for run in (score, finetune) if run is not None]
 
-    def first(*keys: str) -> str | None:
-        found = (record[key] for record in records for key in keys if record.get(key))
-        return next((str(value) for value in found), None)
+    def first(key: str) -> str | None:
+        # A model scored without adapter says "none", for metadata has no null.
+        found = (record.get(key) for record in records)
+        return next((str(value) for value in found if value not in (None, "", "none")), None)
 
     return {
-        "base_model": first("model", "base_model"),
-        "revision": first("revision", "model_revision"),
-        "digest": first("model_digest", "base_digest", "digest"),
+        "base_model": first("model"),
+        "revision": first("revision"),
+        "digest": first("model_digest"),
         "adapter_digest": first("adapter_digest"),
         "columns": origin,
     }
