@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -116,8 +115,10 @@ def export_split(
     num_removed = tables.num_samples(remove_where)
     with storage_errors(f"write the split to {out_dir}"):
         out_dir.mkdir(parents=True, exist_ok=True)
-        parent = out_dir.resolve().parent
-        work_dir = Path(tempfile.mkdtemp(prefix=f".{out_dir.resolve().name}-", dir=parent))
+        # Always the same name, so that what a killed export left is cleared by the next one.
+        work_dir = out_dir.resolve().with_name(f".{out_dir.resolve().name}.partial")
+        shutil.rmtree(work_dir, ignore_errors=True)
+        work_dir.mkdir()
     export = _Export(tables, work_dir, keep_where)
     total = num_kept * len(formats) + num_removed
     try:

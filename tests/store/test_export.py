@@ -181,7 +181,15 @@ def test_a_failed_export_leaves_the_last_one(
         export_split(tables, out, "false", "true")
     assert caught.value.hint
     assert tree(out) == before
-    assert not list(tmp_path.glob(".out-*"))
+    assert not list(tmp_path.glob(".out*"))
+
+
+def test_what_a_killed_export_left_is_cleared(tables: AuditTables, tmp_path: Path) -> None:
+    (tmp_path / ".out.partial" / "cleaned").mkdir(parents=True)
+    (tmp_path / ".out.partial" / "cleaned" / "half.json").write_text("[")
+    export_split(tables, tmp_path / "out", "true", "false")
+    assert not list(tmp_path.glob(".out*"))
+    assert not list(tmp_path.rglob("half.json"))
 
 
 def test_files_of_others_are_not_replaced(tables: AuditTables, tmp_path: Path) -> None:

@@ -73,7 +73,8 @@ def read_conversation(record: object) -> Conversation:
     """
     if not isinstance(record, Mapping):
         raise BadRecordError(
-            QuarantineCode.NOT_AN_OBJECT, f"the record is a {type(record).__name__}, not an object"
+            QuarantineCode.NOT_AN_OBJECT,
+            f"the record is of type {type(record).__name__}, not an object",
         )
     images: list[ImageReference] = []
     messages = _read_messages(record, images)
@@ -107,7 +108,7 @@ def _read_messages(record: Mapping[str, Any], images: list[ImageReference]) -> l
 
 def _read_turn(number: int, turn: object, images: list[ImageReference]) -> list[dict[str, str]]:
     if not isinstance(turn, Mapping):
-        raise _bad_conversation(f"turn {number} is a {type(turn).__name__}, not an object")
+        raise _bad_conversation(f"turn {number} is of type {type(turn).__name__}, not an object")
     said = turn.get("from", turn.get("role"))
     if (
         said is None
