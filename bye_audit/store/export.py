@@ -103,12 +103,7 @@ def export_split(
     StorageError
         If the disk refuses or is full.
     """
-    unknown = [name for name in formats if name not in OUTPUT_FORMATS]
-    if unknown:
-        raise ConfigError(
-            f"There is no output format {unknown[0]!r}.",
-            hint=f"Use {' or '.join(OUTPUT_FORMATS)}.",
-        )
+    _refuse_unknown_formats(formats)
     out_dir = Path(out_dir)
     _refuse_foreign_files(out_dir)
     num_kept = tables.num_samples(keep_where)
@@ -320,6 +315,15 @@ def _with_features(columns: Sequence[str], stored: pa.Schema | None = None) -> p
 
 
 _DTYPES = {"float": "float32", "double": "float64"}
+
+
+def _refuse_unknown_formats(formats: Sequence[str]) -> None:
+    unknown = [name for name in formats if name not in OUTPUT_FORMATS]
+    if unknown:
+        raise ConfigError(
+            f"There is no output format {unknown[0]!r}.",
+            hint=f"Use {' or '.join(OUTPUT_FORMATS)}.",
+        )
 
 
 def _refuse_foreign_files(out_dir: Path) -> None:
