@@ -7,27 +7,31 @@ from __future__ import annotations
 
 import math
 import re
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainingArguments
 
 from bye_audit.config import FinetuneConfig
 from bye_audit.errors import (
     FinetuneDivergedError,
     InterruptedStageError,
     ModelError,
+    StorageError,
     UnsupportedModelError,
+)
+from bye_audit.model.checkpoints import (
+    CHECKPOINT_DIR,
+    TrainingReporter,
+    last_complete_checkpoint,
+    stopping_gracefully,
 )
 from bye_audit.model.loading import (
     ADAPTER_WEIGHTS,
@@ -39,10 +43,8 @@ from bye_audit.model.loading import (
 )
 from bye_audit.model.prompts import IGNORED_LABEL
 from bye_audit.model.training_data import AnswerCollator, ConversationDataset, TrainingSamples
-from bye_audit.progress import SILENT, Progress, Task
+from bye_audit.progress import SILENT, Progress
 
-CHECKPOINT_DIR = "checkpoints"
-_COMPLETE_MARK = "complete"
 _PROJECTORS = ("multi_modal_projector", "connector", "merger", "aligner", "mlp1", "projector")
 
 
@@ -106,6 +108,8 @@ def train_lora(
         If a loss is no finite number.
     InterruptedStageError
         On Ctrl-C, after a checkpoint was written.
+    StorageError
+        If a checkpoint or the adapter cannot be written.
     ModelError
         If no conversation can be used, or memory does not suffice.
     """
@@ -116,13 +120,13 @@ def train_lora(
     projector = _find_projector(vlm.model) if config.train_projector else None
     _put_fresh_adapter(vlm, config, projector)
     trainer = _make_trainer(vlm, samples, config, output_dir)
-    resumed_from = _last_complete_checkpoint(output_dir)
+    resumed_from = last_complete_checkpoint(output_dir)
     try:
         with (
             progress.task("Fine-tuning", _num_steps(len(samples), config), "steps") as task,
-            _stopping_gracefully() as is_stopping,
+            stopping_gracefully() as is_stopping,
         ):
-            trainer.add_callback(_Reporter(task, config.checkpoint_seconds, is_stopping))
+            trainer.add_callback(TrainingReporter(task, config.checkpoint_seconds, is_stopping))
             trainer.train(resume_from_checkpoint=str(resumed_from) if resumed_from else None)
             was_stopped = is_stopping() and trainer.state.global_step < trainer.state.max_steps
     except KeyboardInterrupt as error:
@@ -132,6 +136,10 @@ def train_lora(
             f"Fine-tuning needs more memory than {vlm.device} has.",
             hint="Set --micro-batch-size to a smaller divisor of the batch size.",
         ) from error
+    except (OSError, SafetensorError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
+            raise
+        raise _unwritable("checkpoint", error) from error
     finally:
         vlm.model.eval().requires_grad_(False)
     if was_stopped:
@@ -198,58 +206,6 @@ class _AnswerLoss:
             )
         count = chosen.sum() if num_items_in_batch is None else num_items_in_batch
         return total / max(int(count), 1)
-
-
-class _Reporter(TrainerCallback):
-    """Advances the progress bar, writes timed checkpoints, stops when asked to."""
-
-    def __init__(
-        self, task: Task, checkpoint_seconds: float, is_stopping: Callable[[], bool]
-    ) -> None:
-        self._task = task
-        self._checkpoint_seconds = checkpoint_seconds
-        self._is_stopping = is_stopping
-        self._last_save = time.monotonic()
-        self._note = ""
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        del args, control
-        if state.global_step:
-            self._task.advance(state.global_step, "resumed")
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **_: Any,
-    ) -> None:
-        del args, state, control
-        if logs and "loss" in logs:
-            self._note = f"loss {float(logs['loss']):.3f}"
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        del args
-        self._task.advance(1, self._note)
-        is_done = state.global_step >= state.max_steps
-        is_due = time.monotonic() - self._last_save >= self._checkpoint_seconds
-        if self._is_stopping():
-            control.should_training_stop = True
-        if (is_due or self._is_stopping()) and not is_done:
-            control.should_save = True
-            self._last_save = time.monotonic()
-
-    def on_save(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        del control
-        # A process killed while it writes leaves a folder that looks like a checkpoint.
-        (Path(args.output_dir) / f"checkpoint-{state.global_step}" / _COMPLETE_MARK).touch()
 
 
 def _make_trainer(
@@ -369,38 +325,12 @@ def _save_adapter(vlm: VisionLanguageModel, output_dir: Path) -> None:
         shutil.rmtree(output_dir / CHECKPOINT_DIR, ignore_errors=True)
         # PEFT's model card template says nothing of this adapter.
         (output_dir / "README.md").unlink(missing_ok=True)
-    except OSError as error:
-        raise ModelError(
-            f"The adapter cannot be written to {output_dir}: {first_line(error)}",
-            hint="Free some space and run the same command again.",
-        ) from error
+    except (OSError, SafetensorError) as error:
+        raise _unwritable("adapter", error) from error
 
 
-def _last_complete_checkpoint(output_dir: Path) -> Path | None:
-    found = [
-        path
-        for path in (output_dir / CHECKPOINT_DIR).glob("checkpoint-*")
-        if (path / _COMPLETE_MARK).is_file()
-    ]
-    return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
-
-
-@contextmanager
-def _stopping_gracefully() -> Iterator[Callable[[], bool]]:
-    """Let the first Ctrl-C end the running step and save; the second one ends at once."""
-    stopping = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stopping.is_set
-        return
-    previous = signal.getsignal(signal.SIGINT)
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        del number, frame
-        stopping.set()
-        signal.signal(signal.SIGINT, previous)
-
-    signal.signal(signal.SIGINT, stop)
-    try:
-        yield stopping.is_set
-    finally:
-        signal.signal(signal.SIGINT, previous)
+def _unwritable(what: str, error: Exception) -> StorageError:
+    return StorageError(
+        f"The {what} cannot be written: {first_line(error)}",
+        hint="Free some space and run the same command again: it goes on from the last checkpoint.",
+    )

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import os
+import resource
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,12 @@ from safetensors.torch import load_file
 from support.conversations import converse, draw_conversations
 
 from bye_audit.config import FinetuneConfig
-from bye_audit.errors import FinetuneDivergedError, InterruptedStageError, ModelError
+from bye_audit.errors import (
+    FinetuneDivergedError,
+    InterruptedStageError,
+    ModelError,
+    StorageError,
+)
 from bye_audit.model.likelihood import answer_log_likelihood
 from bye_audit.model.loading import VisionLanguageModel, load_model
 from bye_audit.model.lora import train_lora
@@ -199,6 +205,22 @@ def test_a_diverging_loss_stops_training_and_says_how_to_go_on(
     with pytest.raises(FinetuneDivergedError, match="became") as caught:
         train_lora(vlm, draw_conversations(4), config, tmp_path)
     assert "--learning-rate" in caught.value.hint
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1000.0], ids=["checkpoint", "adapter"])
+def test_a_full_disk_ends_in_a_sentence_and_keeps_earlier_checkpoints(
+    vlm: VisionLanguageModel, tmp_path: Path, seconds: float
+) -> None:
+    config = dataclasses.replace(FAST, checkpoint_seconds=seconds)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(StorageError, match="cannot be written") as caught:
+            train_lora(vlm, draw_conversations(8), config, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "Free some space" in caught.value.hint
+    assert train_lora(vlm, draw_conversations(8), config, tmp_path).num_steps == 4
 
 
 def test_the_card_names_the_base_model(vlm: VisionLanguageModel, tmp_path: Path) -> None:
