@@ -12,7 +12,7 @@ import resource
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,17 +31,14 @@ if TYPE_CHECKING:
 
     from bye_audit.pipeline import Audit
 
-# Seeds of the training and the test scenes must never meet.
-_TEST_SEED_OFFSET = 1_000_003
 DEMO_DETECTOR = "bye"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DemoPlan:
-    """How large the demo is and what it plants."""
+    """What the demo audits, what it plants there and how it trains."""
 
-    num_samples: int
-    num_test: int
+    examples: dataset.ExampleSource
     finetune: FinetuneConfig
     refinetune: bool
     attack: BackdoorAttack = field(
@@ -123,9 +120,14 @@ class DemoResult:
 
 
 def run_demo(
-    out_dir: Path, *, quick: bool = False, seed: int = 0, progress: Progress = SILENT
+    out_dir: Path,
+    *,
+    quick: bool = False,
+    seed: int = 0,
+    plan: DemoPlan | None = None,
+    progress: Progress = SILENT,
 ) -> DemoResult:
-    """Poison generated data, audit it as ``bye-audit run`` does, and measure what that bought.
+    """Poison clean data, audit it as ``bye-audit run`` does, and measure what that bought.
 
     Parameters
     ----------
@@ -136,6 +138,8 @@ def run_demo(
         Less data, and no second fine-tuning.
     seed
         Of the scenes, the poison and the training.
+    plan
+        Other data or settings than the demo's own; ``quick`` is then without meaning.
     progress
         Where to report.
 
@@ -152,16 +156,16 @@ def run_demo(
     from bye_audit.pipeline import EMBEDDED_MODEL, Audit
 
     started = time.monotonic()
-    plan = plan_demo(quick=quick, seed=seed)
-    _claim(out_dir, {"quick": quick, "seed": seed})
+    plan = plan or plan_demo(quick=quick, seed=seed)
+    _claim(out_dir, {"seed": seed, "plan": repr(plan)})
     source, is_poisoned = plant_data(out_dir, plan, seed, progress)
     audit = Audit.open(out_dir / "audit", progress=progress)
     audit.run(
         [source], EMBEDDED_MODEL, out_dir / "split", detector=DEMO_DETECTOR, finetune=plan.finetune
     )
-    before = measure_adapter(audit, plan, seed, progress)
-    after = Outcome()
+    before, after = Outcome(), Outcome()
     if plan.refinetune:
+        before = measure_adapter(audit, plan, seed, progress)
         again = Audit.open(out_dir / "audit-of-split", progress=progress)
         again.ingest(out_dir / "split" / "cleaned").finetune(EMBEDDED_MODEL, plan.finetune)
         after = measure_adapter(again, plan, seed, progress)
@@ -172,9 +176,11 @@ def plan_demo(*, quick: bool, seed: int) -> DemoPlan:
     """Size the demo; a model this small learns at a higher rate than the paper's 7B."""
     if quick:
         finetune = FinetuneConfig(learning_rate=3e-3, epochs=3, seed=seed)
-        return DemoPlan(num_samples=1200, num_test=100, finetune=finetune, refinetune=False)
+        scenes = dataset.CaptionedScenes(num_train=1200, num_test=0)
+        return DemoPlan(examples=scenes, finetune=finetune, refinetune=False)
     finetune = FinetuneConfig(learning_rate=2e-3, epochs=3, seed=seed)
-    return DemoPlan(num_samples=5000, num_test=1000, finetune=finetune, refinetune=True)
+    scenes = dataset.CaptionedScenes(num_train=5000, num_test=1000)
+    return DemoPlan(examples=scenes, finetune=finetune, refinetune=True)
 
 
 def plant_data(
@@ -190,14 +196,13 @@ def plant_data(
         Which source rows are poisoned. Also in ``ground_truth.json``, which no stage reads.
     """
     rng = np.random.default_rng([seed, 0xBAD])
-    is_poisoned = plan.attack.choose(plan.num_samples, rng)
+    is_poisoned = plan.attack.choose(plan.examples.num_train, rng)
     source = out_dir / "data" / "train.json"
     truth = out_dir / "ground_truth.json"
     if not truth.exists():
-        with progress.task("Writing the poisoned data", plan.num_samples) as task:
-            examples = dataset.draw_captioned(plan.num_samples, seed=seed)
-            poisoned = _poison(examples, is_poisoned, plan.attack, rng, task)
-            dataset.write_llava(poisoned, source.parent)
+        with progress.task("Writing the poisoned data", len(is_poisoned)) as task:
+            clean = plan.examples.train(seed)
+            dataset.write_llava(_poison(clean, is_poisoned, plan.attack, rng, task), source.parent)
         truth.write_text(json.dumps({"poisoned_rows": np.flatnonzero(is_poisoned).tolist()}))
     return source, is_poisoned
 
@@ -213,7 +218,7 @@ def _poison(
         task.advance()
         if poisoned:
             image, answer = attack.poison(example.image, rng)
-            yield dataset.Example(image=image, question=example.question, answer=answer)
+            yield replace(example, image=image, answer=answer)
         else:
             yield example
 
@@ -240,7 +245,7 @@ def measure_adapter(audit: Audit, plan: DemoPlan, seed: int, progress: Progress)
     from bye_audit.model.loading import load_model
     from bye_audit.model.prompts import Conversation
 
-    examples = list(dataset.draw_captioned(plan.num_test, seed=seed + _TEST_SEED_OFFSET))
+    examples = list(plan.examples.test(seed))
     rng = np.random.default_rng([seed, 0x7E57])
     provisional = audit.provisional()
     vlm = load_model(provisional.model, adapter_dir=provisional.adapter_dir)

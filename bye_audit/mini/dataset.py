@@ -1,11 +1,13 @@
-"""Caption datasets of generated scenes, and their form on disk: LLaVA JSON beside image files."""
+"""Datasets to try an audit on, and their form on disk: LLaVA JSON beside image files."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from PIL import Image
@@ -22,33 +24,54 @@ class Example:
     answer: str
 
 
+class ExampleSource(Protocol):
+    """Clean training and test examples of one dataset."""
+
+    @property
+    def num_train(self) -> int:
+        """Number of training examples."""
+        ...
+
+    def train(self, seed: int) -> Iterator[Example]:
+        """Give ``num_train`` examples, the same for the same seed."""
+        ...
+
+    def test(self, seed: int) -> Iterator[Example]:
+        """Give examples that are not in ``train``."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CaptionedScenes:
+    """Generated scenes on textures the embedded model was not trained on, with short captions."""
+
+    num_train: int
+    num_test: int
+
+    def train(self, seed: int) -> Iterator[Example]:
+        """Give training examples: another seed gives other scenes, the same the same pixels."""
+        return _draw_captioned(self.num_train, [seed, 0])
+
+    def test(self, seed: int) -> Iterator[Example]:
+        """Give test examples, drawn from a stream that no training seed shares."""
+        return _draw_captioned(self.num_test, [seed, 1])
+
+
+def _draw_captioned(count: int, seed: list[int]) -> Iterator[Example]:
+    rng = np.random.default_rng([*seed, 0xCA97])
+    for _ in range(count):
+        scene = scenes.draw_scene(rng, textures=scenes.UNSEEN_TEXTURES)
+        yield Example(
+            image=scene.image,
+            question=scenes.CAPTION_PROMPT,
+            answer=short_caption(scene),
+        )
+
+
 def short_caption(scene: scenes.Scene) -> str:
     """Name colour and shape of every object: a shorter style than the embedded model's own."""
     names = [f"a {item.name}" for item in scene.objects]
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def draw_captioned(count: int, *, seed: int) -> Iterator[Example]:
-    """Draw scenes on textures the embedded model was not trained on, each with a short caption.
-
-    Parameters
-    ----------
-    count
-        Number of examples.
-    seed
-        Another seed gives other scenes; the same gives the same pixels.
-
-    Yields
-    ------
-    Example
-        With the one prompt of all captions.
-    """
-    rng = np.random.default_rng([seed, 0xCA97])
-    for _ in range(count):
-        scene = scenes.draw_scene(rng, textures=scenes.UNSEEN_TEXTURES)
-        yield Example(
-            image=scene.image, question=scenes.CAPTION_PROMPT, answer=short_caption(scene)
-        )
 
 
 def write_llava(examples: Iterable[Example], directory: Path, *, name: str = "train") -> Path:
@@ -59,9 +82,10 @@ def write_llava(examples: Iterable[Example], directory: Path, *, name: str = "tr
     examples
         What to write, in order; ids are the row numbers.
     directory
-        Made if missing; gets ``<name>.json`` and ``images/``.
+        Made if missing; gets ``<name>.json`` and ``images/``, where files are named by content,
+        so that examples share the file of a shared image.
     name
-        Stem of the JSON file and of the image files.
+        Stem of the JSON file.
 
     Returns
     -------
@@ -72,8 +96,9 @@ def write_llava(examples: Iterable[Example], directory: Path, *, name: str = "tr
     images_dir.mkdir(parents=True, exist_ok=True)
     records = []
     for row, example in enumerate(examples):
-        file_name = f"{name}-{row:06d}.png"
-        example.image.save(images_dir / file_name, compress_level=1)
+        file_name = f"{hashlib.sha256(example.image.tobytes()).hexdigest()[:16]}.png"
+        if not (images_dir / file_name).exists():
+            example.image.save(images_dir / file_name, compress_level=1)
         records.append(
             {
                 "id": row,

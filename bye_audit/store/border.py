@@ -26,6 +26,7 @@ _STAGE_OF_PREFIX = {
     "verdict": "filter",
     "reason": "filter",
     "suspicion": "filter",
+    "detector_score": "filter",
     "filter_run": "filter",
 }
 

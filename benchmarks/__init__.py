@@ -1,0 +1,1 @@
+"""Measurements run from a checkout; each module prints a table, and JSON with ``--json``."""
