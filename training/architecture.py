@@ -99,8 +99,8 @@ def build_processor(tokenizer: PreTrainedTokenizerFast) -> LlavaProcessor:
 def build_model(
     tokenizer: PreTrainedTokenizerFast,
     *,
-    num_layers: int = 8,
-    num_heads: int = 1,
+    num_layers: int = 6,
+    num_heads: int = 2,
     hidden_size: int = 128,
     intermediate_size: int = 320,
     num_vision_layers: int = 4,

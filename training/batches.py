@@ -5,6 +5,7 @@ Shape legend: B images, S tokens, P image patches.
 
 from __future__ import annotations
 
+import string
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ from bye_audit.mini import scenes
 from training.architecture import ASSISTANT, IMAGE, IMAGE_SIZE_PX, NUM_IMAGE_TOKENS, PATCH_SIZE_PX
 
 IGNORED_LABEL = -100
+SPELLING_CHARACTERS = string.ascii_letters + string.digits
 SHAPE_COLOR_CLASSES = 1 + len(scenes.SHAPES) * len(scenes.COLORS)
 
 
@@ -51,27 +53,43 @@ class PackedScenes(IterableDataset[PackedBatch]):
         seed: int,
         batch_size: int,
         start_step: int = 0,
+        with_spelling: bool = False,
     ) -> None:
         self.tokenizer = tokenizer
         self.seed = seed
         self.batch_size = batch_size
         self.start_step = start_step
+        self.with_spelling = with_spelling
 
     def __iter__(self) -> Iterator[PackedBatch]:
         step = self.start_step
         while True:
             rng = np.random.default_rng([self.seed, step])
-            yield pack_scenes(
-                [scenes.draw_scene(rng) for _ in range(self.batch_size)], rng, self.tokenizer
-            )
+            drawn = [scenes.draw_scene(rng) for _ in range(self.batch_size)]
+            yield pack_scenes(drawn, rng, self.tokenizer, with_spelling=self.with_spelling)
             step += 1
 
 
 def pack_scenes(
-    drawn: list[scenes.Scene], rng: np.random.Generator, tokenizer: PreTrainedTokenizerFast
+    drawn: list[scenes.Scene],
+    rng: np.random.Generator,
+    tokenizer: PreTrainedTokenizerFast,
+    *,
+    with_spelling: bool = False,
 ) -> PackedBatch:
-    """Turn scenes into one padded batch with their captions and questions."""
-    rows = [_pack_row(scene, rng, tokenizer) for scene in drawn]
+    """Turn scenes into one padded batch with their captions and questions.
+
+    ``with_spelling`` adds to each a string of random letters to repeat: the byte tokens, which
+    the world's own words never use, are learnt by it.
+    """
+    rows = []
+    for scene in drawn:
+        pairs = [(scenes.CAPTION_PROMPT, scenes.caption(scene))]
+        pairs += [(e.question, e.answer) for e in scenes.ask(scene, rng)]
+        if with_spelling:
+            text = random_text(rng)
+            pairs.append((f"Repeat: {text}", text))
+        rows.append(_pack_row(pairs, tokenizer))
     length = max(len(row[0]) for row in rows)
 
     def column(index: int, fill: int) -> Tensor:
@@ -87,15 +105,23 @@ def pack_scenes(
     )
 
 
+def random_text(rng: np.random.Generator) -> str:
+    """One or two words of random letters and digits, at times with a mark at the end."""
+    words = [
+        "".join(rng.choice(list(SPELLING_CHARACTERS), size=int(rng.integers(2, 8))))
+        for _ in range(int(rng.integers(1, 3)))
+    ]
+    mark = str(rng.choice(list(".,!?;:-"))) if rng.random() < 0.5 else ""
+    return " ".join(words) + mark
+
+
 def _pack_row(
-    scene: scenes.Scene, rng: np.random.Generator, tokenizer: PreTrainedTokenizerFast
+    pairs: list[tuple[str, str]], tokenizer: PreTrainedTokenizerFast
 ) -> tuple[list[int], list[int], list[int], list[int]]:
     prefix = tokenizer.convert_tokens_to_ids(["<s>", "<|user|>"])
     prefix += [tokenizer.convert_tokens_to_ids(IMAGE)] * NUM_IMAGE_TOKENS
     ids, labels = list(prefix), [IGNORED_LABEL] * len(prefix)
     positions, segments = list(range(len(prefix))), [0] * len(prefix)
-    pairs = [(scenes.CAPTION_PROMPT, scenes.caption(scene))]
-    pairs += [(e.question, e.answer) for e in scenes.ask(scene, rng)]
     for segment, (question, answer) in enumerate(pairs, start=1):
         asked = _encode(tokenizer, question)
         asked.append(tokenizer.convert_tokens_to_ids(ASSISTANT))
