@@ -53,20 +53,20 @@ class PackedScenes(IterableDataset[PackedBatch]):
         seed: int,
         batch_size: int,
         start_step: int = 0,
-        with_spelling: bool = False,
+        spelling_share: float = 0.0,
     ) -> None:
         self.tokenizer = tokenizer
         self.seed = seed
         self.batch_size = batch_size
         self.start_step = start_step
-        self.with_spelling = with_spelling
+        self.spelling_share = spelling_share
 
     def __iter__(self) -> Iterator[PackedBatch]:
         step = self.start_step
         while True:
             rng = np.random.default_rng([self.seed, step])
             drawn = [scenes.draw_scene(rng) for _ in range(self.batch_size)]
-            yield pack_scenes(drawn, rng, self.tokenizer, with_spelling=self.with_spelling)
+            yield pack_scenes(drawn, rng, self.tokenizer, spelling_share=self.spelling_share)
             step += 1
 
 
@@ -75,18 +75,18 @@ def pack_scenes(
     rng: np.random.Generator,
     tokenizer: PreTrainedTokenizerFast,
     *,
-    with_spelling: bool = False,
+    spelling_share: float = 0.0,
 ) -> PackedBatch:
     """Turn scenes into one padded batch with their captions and questions.
 
-    ``with_spelling`` adds to each a string of random letters to repeat: the byte tokens, which
-    the world's own words never use, are learnt by it.
+    That share of the scenes also gets a string of random letters to repeat: the byte tokens,
+    which the world's own words never use, are learnt by it.
     """
     rows = []
     for scene in drawn:
         pairs = [(scenes.CAPTION_PROMPT, scenes.caption(scene))]
         pairs += [(e.question, e.answer) for e in scenes.ask(scene, rng)]
-        if with_spelling:
+        if spelling_share and rng.random() < spelling_share:
             text = random_text(rng)
             pairs.append((f"Repeat: {text}", text))
         rows.append(_pack_row(pairs, tokenizer))

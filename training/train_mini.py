@@ -31,18 +31,18 @@ class Phase:
     steps: int
     schedule_steps: int
     learning_rate: float
-    with_spelling: bool
+    spelling_share: float
 
 
 # The first phase is left half way down its schedule, once the world's questions are understood.
 PHASES = (
-    Phase(name="world", steps=4000, schedule_steps=7000, learning_rate=1.5e-3, with_spelling=False),
+    Phase(name="world", steps=4000, schedule_steps=7000, learning_rate=1.5e-3, spelling_share=0.0),
     Phase(
         name="world and spelling",
-        steps=4000,
-        schedule_steps=4000,
+        steps=3000,
+        schedule_steps=3000,
         learning_rate=1e-3,
-        with_spelling=True,
+        spelling_share=0.25,
     ),
 )
 
@@ -86,7 +86,7 @@ def train_phase(index: int, options: argparse.Namespace) -> None:
         seed=options.seed,
         batch_size=options.batch_size,
         start_step=sum(earlier.steps for earlier in PHASES[:index]),
-        with_spelling=phase.with_spelling,
+        spelling_share=phase.spelling_share,
     )
     batches = iter(DataLoader(data, batch_size=None, num_workers=1, prefetch_factor=4))
     started, totals = time.monotonic(), torch.zeros(4)
