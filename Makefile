@@ -25,7 +25,7 @@ fix: $(STAMP)  ## format and mend what can be mended without thought
 	$(BIN)/ruff format .
 
 schemas: $(STAMP)  ## write schemas/ again from the code
-	$(BIN)/python -m bye_audit.schema schemas
+	$(BIN)/python -c 'from pathlib import Path; from bye_audit.schema import write_schemas; write_schemas(Path("schemas"))'
 
 clean:  ## remove the virtual environment and every cache
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from bye_audit.pipeline import Audit
 
-DEMO_DETECTOR = "bye"
+DEMO_DETECTOR = "plausibility"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
