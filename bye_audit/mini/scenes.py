@@ -79,8 +79,10 @@ class Exchange:
     answer: str
 
 
-def draw_scene(rng: np.random.Generator, *, textures: tuple[str, ...] = ()) -> Scene:
-    """Draw one scene of one to four objects.
+def draw_scene(
+    rng: np.random.Generator, *, textures: tuple[str, ...] = (), max_objects: int = 4
+) -> Scene:
+    """Draw one scene of at least one object.
 
     Parameters
     ----------
@@ -88,6 +90,8 @@ def draw_scene(rng: np.random.Generator, *, textures: tuple[str, ...] = ()) -> S
         Source of every choice made.
     textures
         Names of the background textures to choose from; all of ``TRAINING_TEXTURES`` when empty.
+    max_objects
+        Most objects in the scene; every number from one on is equally likely.
 
     Returns
     -------
@@ -97,7 +101,7 @@ def draw_scene(rng: np.random.Generator, *, textures: tuple[str, ...] = ()) -> S
     texture = str(rng.choice(textures or TRAINING_TEXTURES))
     image = Image.fromarray(_background(rng, texture))
     draw = ImageDraw.Draw(image)
-    cells = sorted(rng.choice(9, size=int(rng.integers(1, 5)), replace=False))
+    cells = sorted(rng.choice(9, size=int(rng.integers(1, max_objects + 1)), replace=False))
     objects = tuple(_choose_object(rng, int(cell)) for cell in cells)
     for item in objects:
         _draw_object(draw, item, rng)
