@@ -47,25 +47,25 @@ class CaptionedScenes:
 
     num_train: int
     num_test: int
+    max_objects: int = 2
 
     def train(self, seed: int) -> Iterator[Example]:
         """Give training examples: another seed gives other scenes, the same the same pixels."""
-        return _draw_captioned(self.num_train, [seed, 0])
+        return self._draw(self.num_train, [seed, 0])
 
     def test(self, seed: int) -> Iterator[Example]:
         """Give test examples, drawn from a stream that no training seed shares."""
-        return _draw_captioned(self.num_test, [seed, 1])
+        return self._draw(self.num_test, [seed, 1])
 
-
-def _draw_captioned(count: int, seed: list[int]) -> Iterator[Example]:
-    rng = np.random.default_rng([*seed, 0xCA97])
-    for _ in range(count):
-        scene = scenes.draw_scene(rng, textures=scenes.UNSEEN_TEXTURES)
-        yield Example(
-            image=scene.image,
-            question=scenes.CAPTION_PROMPT,
-            answer=short_caption(scene),
-        )
+    def _draw(self, count: int, seed: list[int]) -> Iterator[Example]:
+        rng = np.random.default_rng([*seed, 0xCA97])
+        for _ in range(count):
+            scene = scenes.draw_scene(
+                rng, textures=scenes.UNSEEN_TEXTURES, max_objects=self.max_objects
+            )
+            yield Example(
+                image=scene.image, question=scenes.CAPTION_PROMPT, answer=short_caption(scene)
+            )
 
 
 def short_caption(scene: scenes.Scene) -> str:
