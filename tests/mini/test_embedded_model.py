@@ -1,4 +1,4 @@
-"""The embedded model is an ordinary model folder, small, and competent in its world."""
+"""The embedded model is an ordinary model folder, small, and sees what is in its world."""
 
 from __future__ import annotations
 
@@ -31,8 +31,9 @@ def test_it_opens_like_any_other_model() -> None:
 
 
 @pytest.mark.slow
-def test_it_answers_questions_on_scenes_it_has_not_seen() -> None:
+def test_it_describes_scenes_it_has_not_seen() -> None:
     accuracy = accuracy_by_kind(model_dir(), 60, scenes.TRAINING_TEXTURES)
-    # docs/embedded-model.md has the figure over 500 scenes; 60 scenes are some 330 questions,
-    # where a model of 97 % stays above 94 % in 999 of 1,000 draws.
-    assert accuracy["all_questions"] >= 0.94
+    # docs/embedded-model.md has the figures over 300 scenes, 0.943 and 0.997: each bound is
+    # three standard deviations of 60 draws below.
+    assert accuracy["caption"] >= 0.85
+    assert accuracy["count"] >= 0.95
