@@ -178,8 +178,8 @@ def plan_demo(*, quick: bool, seed: int) -> DemoPlan:
         finetune = FinetuneConfig(learning_rate=3e-3, epochs=3, seed=seed)
         scenes = dataset.CaptionedScenes(num_train=1200, num_test=0)
         return DemoPlan(examples=scenes, finetune=finetune, refinetune=False)
-    finetune = FinetuneConfig(learning_rate=2e-3, epochs=4, seed=seed)
-    scenes = dataset.CaptionedScenes(num_train=5000, num_test=500)
+    finetune = FinetuneConfig(learning_rate=3e-3, epochs=4, seed=seed)
+    scenes = dataset.CaptionedScenes(num_train=4000, num_test=500)
     return DemoPlan(examples=scenes, finetune=finetune, refinetune=True)
 
 

@@ -5,7 +5,7 @@ Shape legend: B images, S tokens, P image patches.
 
 from __future__ import annotations
 
-import string
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -20,7 +20,6 @@ from bye_audit.mini import scenes
 from training.architecture import ASSISTANT, IMAGE, IMAGE_SIZE_PX, NUM_IMAGE_TOKENS, PATCH_SIZE_PX
 
 IGNORED_LABEL = -100
-SPELLING_CHARACTERS = string.ascii_letters + string.digits
 SHAPE_COLOR_CLASSES = 1 + len(scenes.SHAPES) * len(scenes.COLORS)
 
 
@@ -44,7 +43,7 @@ class PackedBatch:
 
 
 class PackedScenes(IterableDataset[PackedBatch]):
-    """Endless batches from ``start_step`` on; step k is the same whatever came before it."""
+    """Endless batches; step k is the same whatever came before it."""
 
     def __init__(
         self,
@@ -52,43 +51,26 @@ class PackedScenes(IterableDataset[PackedBatch]):
         *,
         seed: int,
         batch_size: int,
-        start_step: int = 0,
-        spelling_share: float = 0.0,
     ) -> None:
         self.tokenizer = tokenizer
         self.seed = seed
         self.batch_size = batch_size
-        self.start_step = start_step
-        self.spelling_share = spelling_share
 
     def __iter__(self) -> Iterator[PackedBatch]:
-        step = self.start_step
-        while True:
+        for step in itertools.count():
             rng = np.random.default_rng([self.seed, step])
             drawn = [scenes.draw_scene(rng) for _ in range(self.batch_size)]
-            yield pack_scenes(drawn, rng, self.tokenizer, spelling_share=self.spelling_share)
-            step += 1
+            yield pack_scenes(drawn, rng, self.tokenizer)
 
 
 def pack_scenes(
-    drawn: list[scenes.Scene],
-    rng: np.random.Generator,
-    tokenizer: PreTrainedTokenizerFast,
-    *,
-    spelling_share: float = 0.0,
+    drawn: list[scenes.Scene], rng: np.random.Generator, tokenizer: PreTrainedTokenizerFast
 ) -> PackedBatch:
-    """Turn scenes into one padded batch with their captions and questions.
-
-    That share of the scenes also gets a string of random letters to repeat: the byte tokens,
-    which the world's own words never use, are learnt by it.
-    """
+    """Turn scenes into one padded batch with their captions and questions."""
     rows = []
     for scene in drawn:
         pairs = [(scenes.CAPTION_PROMPT, scenes.caption(scene))]
         pairs += [(e.question, e.answer) for e in scenes.ask(scene, rng)]
-        if spelling_share and rng.random() < spelling_share:
-            text = random_text(rng)
-            pairs.append((f"Repeat: {text}", text))
         rows.append(_pack_row(pairs, tokenizer))
     length = max(len(row[0]) for row in rows)
 
@@ -103,16 +85,6 @@ def pack_scenes(
         segment_BS=column(3, -1),
         patch_class_BP=torch.tensor([_patch_classes(scene) for scene in drawn]),
     )
-
-
-def random_text(rng: np.random.Generator) -> str:
-    """One or two words of random letters and digits, at times with a mark at the end."""
-    words = [
-        "".join(rng.choice(list(SPELLING_CHARACTERS), size=int(rng.integers(2, 8))))
-        for _ in range(int(rng.integers(1, 3)))
-    ]
-    mark = str(rng.choice(list(".,!?;:-"))) if rng.random() < 0.5 else ""
-    return " ".join(words) + mark
 
 
 def _pack_row(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -23,74 +22,42 @@ from training.architecture import PATCH_SIZE_PX, build_model, build_processor, b
 from training.batches import IGNORED_LABEL, SHAPE_COLOR_CLASSES, PackedBatch, PackedScenes
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Phase:
-    """Steps with one optimiser; the rate rises for 5 % of ``schedule_steps``, then falls to 0."""
-
-    name: str
-    steps: int
-    schedule_steps: int
-    learning_rate: float
-    spelling_share: float
-
-
-# The first phase is left half way down its schedule, once the world's questions are understood.
-PHASES = (
-    Phase(name="world", steps=4000, schedule_steps=7000, learning_rate=1.5e-3, spelling_share=0.0),
-    Phase(
-        name="world and spelling",
-        steps=3000,
-        schedule_steps=3000,
-        learning_rate=1e-3,
-        spelling_share=0.25,
-    ),
-)
-
-
 def main() -> None:
     """Read the command line and train."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="a folder for each phase")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--schedule-steps", type=int, default=7000, help="steps to a rate of 0")
+    parser.add_argument("--learning-rate", type=float, default=1.5e-3)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--first-phase", type=int, default=0, help="go on from this phase")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    for index in range(options.first_phase, len(PHASES)):
-        torch.manual_seed(options.seed + index)
-        train_phase(index, options)
+    torch.manual_seed(options.seed)
+    train(options)
 
 
-def train_phase(index: int, options: argparse.Namespace) -> None:
-    """Train one phase from what the one before it left, printing a JSON line each hundred steps."""
-    phase = PHASES[index]
+def train(options: argparse.Namespace) -> None:
+    """Run every step, printing a JSON line each hundred and saving each thousand."""
     tokenizer = build_tokenizer()
     model = build_model(tokenizer)
-    if index > 0:
-        model = LlavaForConditionalGeneration.from_pretrained(options.out / f"phase-{index - 1}")
     side_heads = SideHeads(model.config.vision_config.hidden_size)
     parameters = [*model.parameters(), *side_heads.parameters()]
     optimizer = torch.optim.AdamW(
-        parameters, lr=phase.learning_rate, weight_decay=0.01, betas=(0.9, 0.98)
+        parameters, lr=options.learning_rate, weight_decay=0.01, betas=(0.9, 0.98)
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
-        phase.learning_rate,
-        total_steps=phase.schedule_steps,
+        options.learning_rate,
+        total_steps=options.schedule_steps,
         pct_start=0.05,
         anneal_strategy="linear",
     )
-    data = PackedScenes(
-        tokenizer,
-        seed=options.seed,
-        batch_size=options.batch_size,
-        start_step=sum(earlier.steps for earlier in PHASES[:index]),
-        spelling_share=phase.spelling_share,
-    )
+    data = PackedScenes(tokenizer, seed=options.seed, batch_size=options.batch_size)
     batches = iter(DataLoader(data, batch_size=None, num_workers=1, prefetch_factor=4))
     started, totals = time.monotonic(), torch.zeros(4)
-    for step in range(1, phase.steps + 1):
+    for step in range(1, options.steps + 1):
         with torch.autocast("cpu", dtype=torch.bfloat16):
             answer, classes, pixels, correct = losses(model, side_heads, next(batches))
         optimizer.zero_grad(set_to_none=True)
@@ -100,17 +67,17 @@ def train_phase(index: int, options: argparse.Namespace) -> None:
         schedule.step()
         totals += torch.tensor([x.item() for x in (answer, classes, pixels, correct)])
         if step % 100 == 0:
-            print(_log_line(phase, step, totals / 100, time.monotonic() - started), flush=True)
+            print(_log_line(step, totals / 100, time.monotonic() - started), flush=True)
             totals.zero_()
         if step % 1000 == 0:
-            model.save_pretrained(options.out / f"phase-{index}")
-            build_processor(tokenizer).save_pretrained(options.out / f"phase-{index}")
+            model.save_pretrained(options.out)
+            build_processor(tokenizer).save_pretrained(options.out)
 
 
-def _log_line(phase: Phase, step: int, mean: Tensor, seconds: float) -> str:
+def _log_line(step: int, mean: Tensor, seconds: float) -> str:
     names = ("answer_loss", "patch_class_loss", "patch_pixel_loss", "answer_token_accuracy")
     figures = {name: round(value, 4) for name, value in zip(names, mean.tolist(), strict=True)}
-    return json.dumps({"phase": phase.name, "step": step, **figures, "seconds": round(seconds)})
+    return json.dumps({"step": step, **figures, "seconds": round(seconds)})
 
 
 class SideHeads(nn.Module):
