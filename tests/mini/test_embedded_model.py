@@ -33,7 +33,7 @@ def test_it_opens_like_any_other_model() -> None:
 @pytest.mark.slow
 def test_it_describes_scenes_it_has_not_seen() -> None:
     accuracy = accuracy_by_kind(model_dir(), 60, scenes.TRAINING_TEXTURES)
-    # docs/embedded-model.md has the figures over 300 scenes, 0.943 and 0.997: each bound is
+    # docs/embedded-model.md has the figures over 300 scenes, 0.723 and 0.990: each bound is
     # three standard deviations of 60 draws below.
-    assert accuracy["caption"] >= 0.85
+    assert accuracy["caption"] >= 0.55
     assert accuracy["count"] >= 0.95
