@@ -151,7 +151,7 @@ class StoredConversations:
 
     def __getitems__(self, indices: Sequence[int]) -> list[Conversation | None]:
         """Read many at once; None where an image cannot be decoded."""
-        from bye_audit.model.prompts import Conversation, ConversationError, decode_image
+        from bye_audit.model.prompts import ConversationError, decode_conversation
 
         with storage_errors("read samples"):
             rows = self._dataset.take(list(indices), columns=["messages", "images"]).to_pylist()
@@ -159,11 +159,9 @@ class StoredConversations:
         found: list[Conversation | None] = []
         for row in rows:
             try:
-                images = [decode_image(data[digest]) for digest in row["images"]]
+                found.append(decode_conversation(row, data))
             except ConversationError:
                 found.append(None)
-            else:
-                found.append(Conversation(row["messages"], images))
         return found
 
 

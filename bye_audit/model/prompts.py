@@ -73,6 +73,11 @@ def decode_image(data: bytes) -> Image.Image:
     raise ConversationError(f"an image of {size} pixels is above the limit")
 
 
+def decode_conversation(row: Mapping[str, Any], data: Mapping[str, bytes]) -> Conversation:
+    """Make a conversation of a stored row's ``messages`` and of the bytes its ``images`` name."""
+    return Conversation(row["messages"], [decode_image(data[digest]) for digest in row["images"]])
+
+
 class ConversationEncoder:
     """Encodes conversations with one processor.
 

@@ -167,7 +167,7 @@ def attention_maps(
     """
     from bye_audit.model.attention import image_attention
     from bye_audit.model.loading import load_model
-    from bye_audit.model.prompts import ConversationError
+    from bye_audit.model.prompts import ConversationError, decode_conversation
 
     chosen = ", ".join(sql_text(sample_id) for sample_id in sample_ids)
     if not chosen or not layers:
@@ -182,7 +182,7 @@ def attention_maps(
         for row in rows:
             task.advance()
             try:
-                conversation = _to_conversation(row, data)
+                conversation = decode_conversation(row, data)
                 if conversation.images:
                     found = image_attention(vlm, [conversation], layers)
                     maps[row["sample_id"]] = found[0]
@@ -233,7 +233,7 @@ def _score_window(
     tables: AuditTables, scorer: Any, rows: list[dict[str, Any]]
 ) -> Iterator[list[SampleScore]]:
     """Score one stretch of the table; its images are in memory together, no others."""
-    from bye_audit.model.prompts import ConversationError
+    from bye_audit.model.prompts import ConversationError, decode_conversation
     from bye_audit.model.scoring import SampleScore
 
     data = tables.load_images([digest for row in rows for digest in row["images"]])
@@ -245,18 +245,12 @@ def _score_window(
             aside.append(SampleScore(sample_id, ScoreStatus.NOT_SCORABLE, "no image"))
             continue
         try:
-            ready[sample_id] = _to_conversation(row, data)
+            ready[sample_id] = decode_conversation(row, data)
         except ConversationError as error:
             aside.append(SampleScore(sample_id, ScoreStatus.ERROR, str(error)))
     if aside:
         yield aside
     yield from scorer.score(ready)
-
-
-def _to_conversation(row: dict[str, Any], data: dict[str, bytes]) -> Conversation:
-    from bye_audit.model.prompts import Conversation, decode_image
-
-    return Conversation(row["messages"], [decode_image(data[digest]) for digest in row["images"]])
 
 
 class _Ledger:
