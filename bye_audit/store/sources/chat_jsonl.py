@@ -14,13 +14,12 @@ from bye_audit.store.sources.base import (
     SourceRecord,
     StoredRecord,
 )
-from bye_audit.store.sources.conversation import ImageReference
 from bye_audit.store.sources.json_text import JSON_SPACE
 
 _BOM = b"\xef\xbb\xbf"
 
 
-class ChatJsonlFormat:
+class ChatJsonlFormat(json_text.JsonRecords):
     """Lines of JSON, as OpenAI's chat fine-tuning and most newer recipes use them."""
 
     name = "chat-jsonl"
@@ -58,16 +57,6 @@ class ChatJsonlFormat:
                 if row >= first_row:
                     yield json_text.parse_record(row, raw, len(line))
                 row += 1
-
-    def stored_raw(
-        self, record: SourceRecord, references: list[ImageReference], digests: list[str]
-    ) -> bytes:
-        """Keep the record's own bytes, images inside them left out."""
-        return json_text.without_images(record.raw, references, digests)
-
-    def value_of(self, raw: bytes) -> object:
-        """Parse a stored record."""
-        return json_text.value_of(raw)
 
     def write(
         self,

@@ -73,3 +73,17 @@ def _is_canonical(payload: bytes) -> bool:
         return base64.b64encode(base64.b64decode(payload, validate=True)) == payload
     except (binascii.Error, ValueError):
         return False
+
+
+class JsonRecords:
+    """How formats whose records are JSON text keep a record and read it back."""
+
+    def stored_raw(
+        self, record: SourceRecord, references: list[ImageReference], digests: list[str]
+    ) -> bytes:
+        """Keep the record's own bytes, images inside them left out."""
+        return without_images(record.raw, references, digests)
+
+    def value_of(self, raw: bytes) -> object:
+        """Parse a stored record."""
+        return value_of(raw)

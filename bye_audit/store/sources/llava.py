@@ -19,7 +19,6 @@ from bye_audit.store.sources.base import (
     SourceRecord,
     StoredRecord,
 )
-from bye_audit.store.sources.conversation import ImageReference
 from bye_audit.store.sources.json_text import JSON_SPACE
 
 _BOM = b"\xef\xbb\xbf"
@@ -30,7 +29,7 @@ _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|["{}\[\],]', re.DOTALL)
 _DEFAULT_FRAMING = {"head": "[\n", "separator": ",\n", "tail": "\n]\n"}
 
 
-class LlavaFormat:
+class LlavaFormat(json_text.JsonRecords):
     """A JSON array of records, as LLaVA and most of its successors use it."""
 
     name = "llava"
@@ -62,16 +61,6 @@ class LlavaFormat:
                 if row >= first_row:
                     raw = piece.strip(JSON_SPACE)
                     yield json_text.parse_record(row, raw, len(piece) + 1)
-
-    def stored_raw(
-        self, record: SourceRecord, references: list[ImageReference], digests: list[str]
-    ) -> bytes:
-        """Keep the record's own bytes, images inside them left out."""
-        return json_text.without_images(record.raw, references, digests)
-
-    def value_of(self, raw: bytes) -> object:
-        """Parse a stored record."""
-        return json_text.value_of(raw)
 
     def write(
         self,
