@@ -1,15 +1,18 @@
 """Train the embedded model from nothing: ``python -m training.train_mini --out DIR``.
 
-The vision tower has two dense side tasks while it trains: which shape and colour covers each
-patch, which shortens the plateau before colour and shape are bound, and redrawing the patch's
-pixels, which keeps what the questions do not ask for. The side heads are thrown away.
+Three side tasks help it over plateaus that the answers alone leave late or never. The vision tower
+tells which shape and colour covers each patch, and redraws the patch's pixels, which keeps what no
+question asks for. The decoder, before it answers, points at the patches of the object that the
+question means. The side heads are thrown away.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
+from collections import Counter
 from pathlib import Path
 
 import torch
@@ -18,16 +21,35 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from transformers import LlavaForConditionalGeneration
 
-from training.architecture import PATCH_SIZE_PX, build_model, build_processor, build_tokenizer
-from training.batches import IGNORED_LABEL, SHAPE_COLOR_CLASSES, PackedBatch, PackedScenes
+from training.architecture import (
+    NUM_IMAGE_TOKENS,
+    PATCH_SIZE_PX,
+    build_model,
+    build_processor,
+    build_tokenizer,
+)
+from training.batches import (
+    CAPTION_SEGMENT,
+    FIRST_IMAGE_POSITION,
+    IGNORED_LABEL,
+    SHAPE_COLOR_CLASSES,
+    PackedBatch,
+    PackedScenes,
+)
+
+LOG_EVERY, SAVE_EVERY = 100, 500
+CAPTION_WEIGHT = 3.0
+"""Of a caption beside a question: it holds many more words."""
+POINTING_LAYER = 2
+"""Decoder layers that have run when the pointing is read; the rest have the answer to find."""
+POINTING_WEIGHT = 0.5
 
 
 def main() -> None:
     """Read the command line and train."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=4000)
-    parser.add_argument("--schedule-steps", type=int, default=7000, help="steps to a rate of 0")
+    parser.add_argument("--steps", type=int, default=5500)
     parser.add_argument("--learning-rate", type=float, default=1.5e-3)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0)
@@ -42,7 +64,9 @@ def train(options: argparse.Namespace) -> None:
     """Run every step, printing a JSON line each hundred and saving each thousand."""
     tokenizer = build_tokenizer()
     model = build_model(tokenizer)
-    side_heads = SideHeads(model.config.vision_config.hidden_size)
+    side_heads = SideHeads(
+        model.config.vision_config.hidden_size, model.config.text_config.hidden_size
+    )
     parameters = [*model.parameters(), *side_heads.parameters()]
     optimizer = torch.optim.AdamW(
         parameters, lr=options.learning_rate, weight_decay=0.01, betas=(0.9, 0.98)
@@ -50,72 +74,129 @@ def train(options: argparse.Namespace) -> None:
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
         options.learning_rate,
-        total_steps=options.schedule_steps,
+        total_steps=options.steps,
         pct_start=0.05,
         anneal_strategy="linear",
     )
     data = PackedScenes(tokenizer, seed=options.seed, batch_size=options.batch_size)
     batches = iter(DataLoader(data, batch_size=None, num_workers=1, prefetch_factor=4))
-    started, totals = time.monotonic(), torch.zeros(4)
+    started, totals = time.monotonic(), Counter[str]()
     for step in range(1, options.steps + 1):
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            answer, classes, pixels, correct = losses(model, side_heads, next(batches))
+            loss, figures = measure(model, side_heads, next(batches))
         optimizer.zero_grad(set_to_none=True)
-        (answer + classes + pixels).backward()
+        loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         schedule.step()
-        totals += torch.tensor([x.item() for x in (answer, classes, pixels, correct)])
-        if step % 100 == 0:
-            print(_log_line(step, totals / 100, time.monotonic() - started), flush=True)
-            totals.zero_()
-        if step % 1000 == 0:
+        totals.update(figures)
+        if step % LOG_EVERY == 0:
+            means = {name: round(total / LOG_EVERY, 4) for name, total in totals.items()}
+            seconds = round(time.monotonic() - started)
+            print(json.dumps({"step": step, **means, "seconds": seconds}), flush=True)
+            totals.clear()
+        if step % SAVE_EVERY == 0:
             model.save_pretrained(options.out)
             build_processor(tokenizer).save_pretrained(options.out)
 
 
-def _log_line(step: int, mean: Tensor, seconds: float) -> str:
-    names = ("answer_loss", "patch_class_loss", "patch_pixel_loss", "answer_token_accuracy")
-    figures = {name: round(value, 4) for name, value in zip(names, mean.tolist(), strict=True)}
-    return json.dumps({"step": step, **figures, "seconds": round(seconds)})
-
-
 class SideHeads(nn.Module):
-    """Linear readings of the vision tower that only its training needs."""
+    """Linear readings of hidden states that only the training needs."""
 
-    def __init__(self, hidden_size: int) -> None:
+    def __init__(self, vision_size: int, text_size: int) -> None:
         super().__init__()
-        self.classes = nn.Linear(hidden_size, SHAPE_COLOR_CLASSES)
-        self.pixels = nn.Linear(hidden_size, 3 * PATCH_SIZE_PX**2)
+        self.classes = nn.Linear(vision_size, SHAPE_COLOR_CLASSES)
+        self.pixels = nn.Linear(vision_size, 3 * PATCH_SIZE_PX**2)
+        self.pointing = nn.Linear(text_size, text_size, bias=False)
 
 
-def losses(
+def measure(
     model: LlavaForConditionalGeneration, side_heads: SideHeads, batch: PackedBatch
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Answer loss, the two patch losses and the share of answer tokens predicted right."""
-    inner = model.model
-    features_BPD = inner.vision_tower(batch.pixels).last_hidden_state[:, 1:]
+) -> tuple[Tensor, dict[str, float]]:
+    """Give the loss to go down and the figures of this step for the log."""
+    features_BPD = model.model.vision_tower(batch.pixels).last_hidden_state[:, 1:]
+    classes, pixels = tower_losses(side_heads, features_BPD, batch)
+    hidden_states = run_decoder(model, features_BPD, batch)
+    share_Q = share_pointed_at(side_heads, hidden_states[POINTING_LAYER], batch)
+    pointing = -(share_Q + 1e-4).log().mean()
+    answer, right = answer_loss(model, hidden_states[-1], batch)
+    figures = {
+        "answer_loss": answer,
+        "patch_class_loss": classes,
+        "patch_pixel_loss": pixels,
+        "share_pointed_at_asked": share_Q.mean(),
+        **right,
+    }
+    loss = answer + classes + pixels + POINTING_WEIGHT * pointing
+    return loss, {name: figure.item() for name, figure in figures.items()}
+
+
+def tower_losses(
+    side_heads: SideHeads, features_BPD: Tensor, batch: PackedBatch
+) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of each patch's class and squared error of its pixels."""
     classes = F.cross_entropy(
         side_heads.classes(features_BPD).flatten(0, 1), batch.patch_class_BP.flatten()
     )
     cut = F.unfold(batch.pixels, PATCH_SIZE_PX, stride=PATCH_SIZE_PX).transpose(1, 2)
-    pixels = F.mse_loss(side_heads.pixels(features_BPD).float(), cut)
+    return classes, F.mse_loss(side_heads.pixels(features_BPD).float(), cut)
+
+
+def run_decoder(
+    model: LlavaForConditionalGeneration, features_BPD: Tensor, batch: PackedBatch
+) -> tuple[Tensor, ...]:
+    """Hidden states (B, S, D) before every layer and after the last."""
+    inner = model.model
     embeds_BSD = inner.get_input_embeddings()(batch.input_ids_BS)
     image_BS = batch.input_ids_BS == model.config.image_token_index
     projected = inner.multi_modal_projector(features_BPD).to(embeds_BSD.dtype)
-    embeds_BSD = embeds_BSD.masked_scatter(image_BS[..., None], projected)
-    hidden_BSD = inner.language_model(
-        inputs_embeds=embeds_BSD,
+    hidden_states: tuple[Tensor, ...] = inner.language_model(
+        inputs_embeds=embeds_BSD.masked_scatter(image_BS[..., None], projected),
         attention_mask=segment_mask(batch.segment_BS),
         position_ids=batch.position_ids_BS,
         use_cache=False,
-    ).last_hidden_state
+        output_hidden_states=True,
+    ).hidden_states
+    return hidden_states
+
+
+def share_pointed_at(side_heads: SideHeads, hidden_BSD: Tensor, batch: PackedBatch) -> Tensor:
+    """Share (Q,) of the pointing that falls on the patches of the object meant, in [0, 1]."""
+    asked = batch.asked
+    image = slice(FIRST_IMAGE_POSITION, FIRST_IMAGE_POSITION + NUM_IMAGE_TOKENS)
+    query_QD = side_heads.pointing(hidden_BSD[asked.row_Q, asked.position_Q])
+    patches_QPD = hidden_BSD[:, image][asked.row_Q]
+    logits_QP = torch.einsum("qd,qpd->qp", query_QD, patches_QPD).float()
+    weights_QP = (logits_QP / math.sqrt(hidden_BSD.shape[-1])).softmax(dim=-1)
+    return (weights_QP * asked.patches_QP).sum(dim=-1)
+
+
+def answer_loss(
+    model: LlavaForConditionalGeneration, hidden_BSD: Tensor, batch: PackedBatch
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Cross-entropy averaged over answers, not tokens, and the shares of answers right.
+
+    Over tokens, a caption of twenty would drown the answers of one word.
+    """
     targets = batch.labels_BS[:, 1:]
     chosen = targets != IGNORED_LABEL
     logits = model.lm_head(hidden_BSD[:, :-1][chosen])
-    answer = F.cross_entropy(logits, targets[chosen])
-    correct = (logits.argmax(-1) == targets[chosen]).float().mean()
-    return answer, classes, pixels, correct
+    token_loss = F.cross_entropy(logits, targets[chosen], reduction="none").float()
+    token_right = (logits.argmax(-1) == targets[chosen]).float()
+    row = torch.arange(len(targets))[:, None].expand_as(targets)[chosen]
+    segments, answer_of_token = torch.unique(
+        torch.stack([row, batch.segment_BS[:, 1:][chosen]]), dim=1, return_inverse=True
+    )
+    empty = torch.zeros(segments.shape[1])
+    loss = empty.index_add(0, answer_of_token, token_loss) / answer_of_token.bincount()
+    is_right = (empty + 1).scatter_reduce(0, answer_of_token, token_right, "amin")
+    is_caption = segments[1] == CAPTION_SEGMENT
+    weights = torch.where(is_caption, CAPTION_WEIGHT, 1.0)
+    right = {
+        "questions_right": is_right[~is_caption].mean(),
+        "captions_right": is_right[is_caption].mean(),
+    }
+    return (loss * weights).sum() / weights.sum(), right
 
 
 def segment_mask(segment_BS: Tensor) -> Tensor:

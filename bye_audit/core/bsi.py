@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -81,7 +81,8 @@ class LayerProfile:
     delta_bic
         BIC of one Gaussian minus BIC of two: positive where two describe the entropies better.
     is_sensitive
-        True if ``bsi`` reaches the threshold and the layer has two modes beyond doubt.
+        True if ``bsi`` reaches the threshold, the layer has two modes beyond doubt and the low
+        one holds the minority of the samples.
     num_values
         Samples with a value in this layer.
     """
@@ -97,6 +98,10 @@ class LayerProfile:
     def has_two_modes(self) -> bool:
         """Whether two Gaussians describe the entropies better than one beyond doubt."""
         return self.delta_bic > MIN_DELTA_BIC
+
+    def is_separated(self, threshold: float) -> bool:
+        """Whether the entropies have two modes that are apart, whichever of them is the larger."""
+        return self.has_two_modes and self.bsi >= threshold
 
     @property
     def is_low_minority(self) -> bool:
@@ -141,9 +146,11 @@ def profile_layers(
 
     Notes
     -----
-    Departs from the paper: a layer is sensitive only if two Gaussians describe its entropies better
-    than one beyond doubt (BIC difference above 10). The likeliest mixture of plain Gaussian noise
-    is a handful of outliers beside the rest, and its BSI is above 2 more often than not.
+    Departs from the paper: a layer is sensitive only if (1) two Gaussians describe its entropies
+    better than one beyond doubt (BIC difference above 10): the likeliest mixture of plain Gaussian
+    noise is a handful of outliers beside the rest, and its BSI is above 2 more often than not;
+    (2) the low component is the minority: else the layer tells of a few samples whose attention is
+    *spread*, which is no collapse, and averaged in it would hide one.
     """
     profiles = []
     for layer in range(entropy_NL.shape[1]):
@@ -158,14 +165,16 @@ def profile_layers(
 
 def _layer_profile(layer: int, fit: MixtureFit | None, threshold: float) -> LayerProfile:
     bsi = 0.0 if fit is None else bimodal_separation_index(fit.mixture)
-    return LayerProfile(
+    profile = LayerProfile(
         layer=layer,
         bsi=bsi,
         mixture=None if fit is None else fit.mixture,
         delta_bic=0.0 if fit is None else fit.delta_bic,
-        is_sensitive=fit is not None and fit.has_two_modes and bsi >= threshold,
+        is_sensitive=False,
         num_values=0 if fit is None else fit.num_values,
     )
+    is_sensitive = profile.is_separated(threshold) and profile.is_low_minority
+    return replace(profile, is_sensitive=is_sensitive)
 
 
 def aggregate_entropy(

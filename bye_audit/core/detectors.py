@@ -21,7 +21,12 @@ from bye_audit.core.bsi import (
     profile_layers,
 )
 from bye_audit.core.detection import Detection, Detector, Evidence, FloatArray, OnLayer
-from bye_audit.core.mixture import MixtureFit, TwoGaussians, fit_two_gaussians
+from bye_audit.core.mixture import (
+    MixtureFit,
+    TwoGaussians,
+    fit_two_gaussians,
+    split_at_emptiest,
+)
 from bye_audit.errors import StageNotRunError, TooFewSamplesError
 from bye_audit.schema import Decision, Reason
 
@@ -67,9 +72,9 @@ def detect_bye(
     is an answer; (2) where the number of image tokens varies, ``H / log T`` takes the place of H;
     (3) guards may refuse a layer or a removal but never choose another one: two Gaussians do not
     describe a layer's or the aggregated entropies better than one beyond doubt; the low component
-    is not a clear minority; a sample above the high component's mean is never suspected, even where
-    the low component is so wide that it claims that side too; a sample without a sensitive layer's
-    entropy is not judged.
+    of either is not a minority; a sample above the high component's mean is never suspected, even
+    where the low component is so wide that it claims that side too; a sample without a sensitive
+    layer's entropy is not judged.
 
     References
     ----------
@@ -81,11 +86,17 @@ def detect_bye(
     _require_enough(int(has_entropy_N.sum()), config, "an attention entropy")
     layers = profile_layers(entropy_NL, config.bsi_threshold, config.seed, on_layer)
     statistics = _layer_statistics(layers, evidence.has_varying_tokens)
+    reversed_layers = [
+        profile.layer
+        for profile in layers
+        if profile.is_separated(config.bsi_threshold) and not profile.is_low_minority
+    ]
+    statistics["reversed_layers"] = reversed_layers
     sensitive = [profile.layer for profile in layers if profile.is_sensitive]
     if not sensitive:
-        return _nothing_found(
-            "bye", _no_layer_text(layers, config.bsi_threshold), has_entropy_N, layers, statistics
-        )
+        decision = Decision.INCONCLUSIVE if reversed_layers else Decision.NO_EVIDENCE
+        text = _no_layer_text(layers, reversed_layers, config.bsi_threshold)
+        return _nothing_found("bye", decision, text, has_entropy_N, layers, statistics)
     score_N = aggregate_entropy(entropy_NL, sensitive)
     is_evaluated_N = np.isfinite(score_N)
     _require_enough(int(is_evaluated_N.sum()), config, "an entropy in every sensitive layer")
@@ -97,9 +108,8 @@ def detect_bye(
     statistics["num_below_low_mean_not_assigned"] = int(
         ((score_N < mixture.mean_low) & (posterior_N <= 0.5)).sum()
     )
-    names = ", ".join(str(layer) for layer in sensitive)
     found = (
-        f"Attention to the image is bimodal in layer{'s' if len(sensitive) > 1 else ''} {names} "
+        f"Attention to the image is bimodal in {_layer_names(sensitive)} "
         f"(BSI at least {config.bsi_threshold:g})"
     )
     return _judge(
@@ -107,6 +117,7 @@ def detect_bye(
         found=found,
         suspects="low attention entropy",
         fit=fit,
+        mixture=mixture,
         suspicious_weight=mixture.weight_low,
         score_N=score_N,
         suspicion_N=bye_suspicion(mixture, score_N),
@@ -147,8 +158,10 @@ def detect_plausibility(
     Not in the paper. The gain is ``answer_logp - answer_logp_base`` in nats a token: what
     fine-tuning on this data did for the sample's own answer. A fixed implausible target gains far
     more than an answer the base model could have given. The high component is suspicious if the two
-    are separated as a sensitive layer's are (Eq. 7) and it is a clear minority. Beyond either mean
-    the posterior is held, so that more gain is never less suspicious.
+    are separated as a sensitive layer's are (Eq. 7) and it is a clear minority. Clean answers have
+    a long tail of gains, which the likeliest high component would claim, so both are taken afresh
+    from either side of the place where gains are rarest. Beyond either mean the posterior is held,
+    so that more gain is never less suspicious.
     """
     del on_layer
     logp_N, base_N = evidence.answer_logp_N, evidence.answer_logp_base_N
@@ -172,7 +185,10 @@ def detect_plausibility(
             f"{int(is_evaluated_N.sum())} samples show no separate group. "
             "No evidence of a fixed, implausible target."
         )
-        return _nothing_found("plausibility", text, is_evaluated_N, [], numbers)
+        return _nothing_found(
+            "plausibility", Decision.NO_EVIDENCE, text, is_evaluated_N, [], numbers
+        )
+    mixture = split_at_emptiest(score_N[is_evaluated_N], mixture)
     found = (
         "Fine-tuning raised the likelihood of some answers far more than of the others "
         f"(mean gain {mixture.mean_high:.2f} against {mixture.mean_low:.2f} nats a token, "
@@ -183,6 +199,7 @@ def detect_plausibility(
         found=found,
         suspects="an implausible answer",
         fit=fit,
+        mixture=mixture,
         suspicious_weight=1.0 - mixture.weight_low,
         score_N=score_N,
         suspicion_N=plausibility_suspicion(mixture, score_N),
@@ -211,6 +228,7 @@ def _judge(
     found: str,
     suspects: str,
     fit: MixtureFit,
+    mixture: TwoGaussians,
     suspicious_weight: float,
     score_N: FloatArray,
     suspicion_N: FloatArray,
@@ -254,15 +272,15 @@ def _judge(
         is_evaluated_N=is_evaluated_N,
         score_N=score_N,
         layers=layers,
-        mixture=fit.mixture,
-        cut=fit.mixture.cut(),
+        mixture=mixture,
+        cut=mixture.cut(),
         statistics={
             **statistics,
             "num_evaluated": num_evaluated,
             "num_in_suspicious_component": num_flagged,
             "suspicious_share": share,
             "suspicious_weight": suspicious_weight,
-            "sample_bsi": bimodal_separation_index(fit.mixture),
+            "sample_bsi": bimodal_separation_index(mixture),
             "sample_delta_bic": fit.delta_bic,
             "mixture_start": fit.start,
         },
@@ -271,6 +289,7 @@ def _judge(
 
 def _nothing_found(
     detector: str,
+    decision: Decision,
     explanation: str,
     is_evaluated_N: NDArray[np.bool_],
     layers: list[LayerProfile],
@@ -279,7 +298,7 @@ def _nothing_found(
     unknown_N = np.full(is_evaluated_N.shape, np.nan)
     return Detection(
         detector=detector,
-        decision=Decision.NO_EVIDENCE,
+        decision=decision,
         explanation=explanation,
         suspicion_N=unknown_N,
         is_suspicious_N=np.zeros(is_evaluated_N.shape, dtype=bool),
@@ -300,17 +319,22 @@ def _layer_statistics(layers: list[LayerProfile], is_normalized: bool) -> dict[s
             if profile.mixture is not None
         },
         "layers_with_one_mode": [p.layer for p in layers if not p.has_two_modes],
-        # Bimodal the wrong way round: most samples are in the low component, so that the layer
-        # speaks of a minority with *spread* attention. Eq. 8 averages over them all the same.
-        "sensitive_layers_with_low_majority": [
-            profile.layer for profile in sensitive if not profile.is_low_minority
-        ],
     }
 
 
-def _no_layer_text(layers: list[LayerProfile], threshold: float) -> str:
+def _layer_names(layers: list[int]) -> str:
+    return f"layer{'s' if len(layers) > 1 else ''} {', '.join(str(layer) for layer in layers)}"
+
+
+def _no_layer_text(layers: list[LayerProfile], reversed_layers: list[int], threshold: float) -> str:
     if not layers:
         return "There is no decoder layer to look at. No evidence of attention collapse."
+    if reversed_layers:
+        return (
+            f"Attention to the image is bimodal in {_layer_names(reversed_layers)}, but most "
+            "samples are in the low component there, which may as well be the clean part of the "
+            "data. Inconclusive: nothing is removed."
+        )
     two_modes = [profile for profile in layers if profile.has_two_modes]
     if not two_modes:
         if all(profile.bsi == 0 for profile in layers):

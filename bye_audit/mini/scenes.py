@@ -72,11 +72,12 @@ class Scene:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Exchange:
-    """One question about a scene and its only right answer."""
+    """One question about a scene, its only right answer and the cells of the objects it means."""
 
     kind: str
     question: str
     answer: str
+    cells: tuple[int, ...] = ()
 
 
 def draw_scene(
@@ -145,7 +146,12 @@ def _ask_color(scene: Scene, rng: np.random.Generator) -> Exchange | None:
     item = _pick_unique(scene, rng, lambda o: o.shape)
     if item is None:
         return None
-    return Exchange(kind="color", question=f"What color is the {item.shape}?", answer=item.color)
+    return Exchange(
+        kind="color",
+        question=f"What color is the {item.shape}?",
+        answer=item.color,
+        cells=(item.cell,),
+    )
 
 
 def _ask_shape(scene: Scene, rng: np.random.Generator) -> Exchange | None:
@@ -153,7 +159,10 @@ def _ask_shape(scene: Scene, rng: np.random.Generator) -> Exchange | None:
     if item is None:
         return None
     return Exchange(
-        kind="shape", question=f"What shape is the {item.color} object?", answer=item.shape
+        kind="shape",
+        question=f"What shape is the {item.color} object?",
+        answer=item.shape,
+        cells=(item.cell,),
     )
 
 
@@ -161,14 +170,24 @@ def _ask_place(scene: Scene, rng: np.random.Generator) -> Exchange | None:
     item = _pick_unique(scene, rng, lambda o: o.name)
     if item is None:
         return None
-    return Exchange(kind="place", question=f"Where is the {item.name}?", answer=PLACES[item.cell])
+    return Exchange(
+        kind="place",
+        question=f"Where is the {item.name}?",
+        answer=PLACES[item.cell],
+        cells=(item.cell,),
+    )
 
 
 def _ask_size(scene: Scene, rng: np.random.Generator) -> Exchange | None:
     item = _pick_unique(scene, rng, lambda o: o.name)
     if item is None:
         return None
-    return Exchange(kind="size", question=f"Is the {item.name} small or large?", answer=item.size)
+    return Exchange(
+        kind="size",
+        question=f"Is the {item.name} small or large?",
+        answer=item.size,
+        cells=(item.cell,),
+    )
 
 
 def _ask_count(scene: Scene, rng: np.random.Generator) -> Exchange:
@@ -189,9 +208,12 @@ def _ask_existence(scene: Scene, rng: np.random.Generator) -> Exchange:
         colors = [o.color for o in pool] if pool else list(COLORS)
         shapes = [o.shape for o in pool] if pool else list(SHAPES)
         name = f"{rng.choice(colors)} {rng.choice(shapes)}"
-    present = any(o.name == name for o in scene.objects)
+    cells = tuple(o.cell for o in scene.objects if o.name == name)
     return Exchange(
-        kind="existence", question=f"Is there a {name}?", answer="yes" if present else "no"
+        kind="existence",
+        question=f"Is there a {name}?",
+        answer="yes" if cells else "no",
+        cells=cells,
     )
 
 

@@ -121,6 +121,8 @@ def draw_separation(
             textcoords="offset points",
             ha="right",
             fontsize=9,
+            # Readable where the last bar is taller than the threshold.
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
         )
         axes.set_xlabel("Decoder layer")
         axes.set_ylabel("Bimodal Separation Index")

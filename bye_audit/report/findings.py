@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bye_audit import schema
 from bye_audit.core.detectors import DETECTORS, Detector
+from bye_audit.core.mixture import MIN_DELTA_BIC
 from bye_audit.report.charts import Component, Histogram
 from bye_audit.report.distributions import count_detector_scores, count_entropies
 
@@ -24,6 +25,7 @@ class LayerFinding:
 
     layer: int
     bsi: float
+    has_two_modes: bool
     is_sensitive: bool
     components: tuple[Component, ...]
 
@@ -114,6 +116,7 @@ def _read_layers(tables: AuditTables, found: Mapping[str, Any]) -> list[LayerFin
         LayerFinding(
             layer=int(profile["layer"]),
             bsi=float(profile["bsi"]),
+            has_two_modes=float(profile["delta_bic"]) > MIN_DELTA_BIC,
             is_sensitive=bool(profile["is_sensitive"]),
             components=_components(profile["mixture"]),
         )

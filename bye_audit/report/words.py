@@ -141,17 +141,24 @@ def _separation_text(findings: Findings) -> str:
         "as sensitive. "
     )
     ruled_out = [
-        str(layer.layer)
+        layer
         for layer in findings.layers
         if layer.bsi >= findings.bsi_threshold and not layer.is_sensitive
     ]
     sensitive = ", ".join(str(layer) for layer in findings.sensitive_layers) or "none"
     end = f"Sensitive here: {sensitive}."
-    if ruled_out:
-        end += (
-            f" Ruled out: {', '.join(ruled_out)}, where one component describes the samples as "
-            "well as two."
-        )
+    for layers, why in (
+        (
+            [str(layer.layer) for layer in ruled_out if not layer.has_two_modes],
+            "where one component describes the samples as well as two",
+        ),
+        (
+            [str(layer.layer) for layer in ruled_out if layer.has_two_modes],
+            "where the minority is the one with the wider attention",
+        ),
+    ):
+        if layers:
+            end += f" Ruled out: {', '.join(layers)}, {why}."
     return start + end
 
 

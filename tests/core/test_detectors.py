@@ -82,14 +82,24 @@ def test_layers_bimodal_below_the_threshold_are_named(rng: np.random.Generator) 
 
 def test_a_clean_majority_is_never_thrown_away(rng: np.random.Generator) -> None:
     # Inverted polarity: the poison has the *spread* attention, the clean samples the low entropy.
-    evidence, is_poisoned = collapsed_evidence(rng, rate=0.9)
+    evidence, _ = collapsed_evidence(rng, rate=0.9)
     detection = detect_bye(evidence, CONFIG)
     assert detection.decision is Decision.INCONCLUSIVE
     assert not detection.is_suspicious_N.any()
     assert "nothing is removed" in detection.explanation
-    assert detection.statistics["sensitive_layers_with_low_majority"] == [1, 2]
-    assert detection.statistics["suspicious_share"] == pytest.approx(0.9, abs=0.01)
-    assert (detection.suspicion_N[is_poisoned] > 0.5).all(), "what was seen is still told"
+    assert detection.statistics["reversed_layers"] == [1, 2]
+
+
+def test_a_layer_that_is_bimodal_the_wrong_way_round_does_not_hide_a_collapse(
+    rng: np.random.Generator,
+) -> None:
+    evidence, is_poisoned = collapsed_evidence(rng)
+    # In layer 0 the poison's attention spreads as far as it collapses in the others.
+    evidence.entropy_NL[is_poisoned, 0] += 2
+    detection = detect_bye(evidence, CONFIG)
+    assert detection.statistics["reversed_layers"] == [0]
+    assert detection.sensitive_layers == (1, 2)
+    assert (detection.is_suspicious_N == is_poisoned).all()
 
 
 def test_the_bound_on_removal_is_the_users(rng: np.random.Generator) -> None:
@@ -100,12 +110,10 @@ def test_the_bound_on_removal_is_the_users(rng: np.random.Generator) -> None:
 
 
 def test_layers_that_cancel_out_are_inconclusive(rng: np.random.Generator) -> None:
-    # Two layers split by half in opposite ways: their mean has one mode.
-    is_one = np.arange(NUM_SAMPLES) < NUM_SAMPLES / 2
-    low, high = rng.normal(2, 0.2, (2, NUM_SAMPLES)), rng.normal(4, 0.2, (2, NUM_SAMPLES))
-    entropy_NL = np.stack(
-        [np.where(is_one, low[0], high[0]), np.where(is_one, high[1], low[1])], axis=1
-    )
+    # Either layer is low for its own 46 % of the samples: their mean has one mode.
+    group = np.repeat([0, 1, 2], [276, 276, NUM_SAMPLES - 552])
+    means = np.array([[2.0, 4.0], [4.0, 2.0], [3.3, 3.3]])[group]
+    entropy_NL = means + rng.normal(0, 0.2, means.shape)
     detection = detect_bye(Evidence(entropy_NL=entropy_NL), CONFIG)
     assert detection.sensitive_layers == (0, 1)
     assert detection.decision is Decision.INCONCLUSIVE
@@ -174,6 +182,16 @@ def test_plausibility_finds_answers_only_the_fine_tuned_model_likes(
     assert (detection.is_suspicious_N == is_poisoned).all()
     assert detection.layers == []
     assert detection.sensitive_layers == ()
+
+
+def test_a_long_tail_of_clean_gains_is_not_counted_to_the_poison(
+    rng: np.random.Generator,
+) -> None:
+    clean_N = np.concatenate([rng.normal(3.3, 0.25, 3500), 4 + rng.exponential(1.0, 50)])
+    gain_N = np.concatenate([clean_N, rng.normal(17, 0.6, 400)])
+    detection = detect_plausibility(gain_evidence(gain_N), CONFIG)
+    assert detection.is_suspicious_N.sum() == 400
+    assert detection.is_suspicious_N[-400:].all()
 
 
 def test_plausibility_of_clean_data_gives_no_evidence(rng: np.random.Generator) -> None:

@@ -8,7 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.mixture import GaussianMixture
 
-from bye_audit.core.mixture import MAX_FITTED_VALUES, TwoGaussians, fit_two_gaussians
+from bye_audit.core.mixture import (
+    MAX_FITTED_VALUES,
+    TwoGaussians,
+    fit_two_gaussians,
+    split_at_emptiest,
+)
 
 
 def two_modes(
@@ -137,3 +142,21 @@ def test_posterior_and_cut_of_a_symmetric_mixture() -> None:
 def test_swallowed_component_has_no_cut() -> None:
     mixture = TwoGaussians(mean_low=0, mean_high=0.1, var_low=1, var_high=1, weight_low=0.01)
     assert mixture.cut() is None
+
+
+def test_the_emptiest_place_is_between_the_modes_and_both_sides_are_described(
+    rng: np.random.Generator,
+) -> None:
+    low, high = rng.normal(0, 1, 900), rng.normal(10, 0.5, 100)
+    values = rng.permutation(np.concatenate([low, high]))
+    split = split_at_emptiest(values, fit_two_gaussians(values).mixture)
+    assert split.weight_low == pytest.approx(0.9)
+    assert split.mean_low == pytest.approx(low.mean())
+    assert split.mean_high == pytest.approx(high.mean())
+    assert split.var_high == pytest.approx(high.var(), rel=0.1), "but for the floor"
+
+
+def test_a_density_that_only_falls_has_no_emptiest_place(rng: np.random.Generator) -> None:
+    values = rng.exponential(1.0, 2000)
+    mixture = fit_two_gaussians(values, tail="high").mixture
+    assert split_at_emptiest(values, mixture) is mixture
