@@ -31,7 +31,6 @@ from training.architecture import (
 IGNORED_LABEL = -100
 CAPTION_SEGMENT = 1
 FIRST_IMAGE_POSITION = 2
-QUESTIONS_PER_KIND = 2
 SHAPE_COLOR_CLASSES = 1 + len(scenes.SHAPES) * len(scenes.COLORS)
 
 
@@ -75,23 +74,32 @@ class PackedScenes(IterableDataset[PackedBatch]):
         *,
         seed: int,
         batch_size: int,
+        questions_per_kind: int,
+        first_step: int,
     ) -> None:
         self.tokenizer = tokenizer
         self.seed = seed
         self.batch_size = batch_size
+        self.questions_per_kind = questions_per_kind
+        self.first_step = first_step
 
     def __iter__(self) -> Iterator[PackedBatch]:
-        for step in itertools.count():
+        for step in itertools.count(self.first_step):
             rng = np.random.default_rng([self.seed, step])
             drawn = [scenes.draw_scene(rng) for _ in range(self.batch_size)]
-            yield pack_scenes(drawn, rng, self.tokenizer)
+            yield pack_scenes(drawn, rng, self.tokenizer, self.questions_per_kind)
 
 
 def pack_scenes(
-    drawn: list[scenes.Scene], rng: np.random.Generator, tokenizer: PreTrainedTokenizerFast
+    drawn: list[scenes.Scene],
+    rng: np.random.Generator,
+    tokenizer: PreTrainedTokenizerFast,
+    questions_per_kind: int,
 ) -> PackedBatch:
     """Turn scenes into one padded batch with their captions and questions."""
-    asked = [[_caption_of(scene), *_ask_repeatedly(scene, rng)] for scene in drawn]
+    asked = [
+        [_caption_of(scene), *_ask_repeatedly(scene, rng, questions_per_kind)] for scene in drawn
+    ]
     rows = [_pack_row(exchanges, tokenizer) for exchanges in asked]
     length = max(len(row[0]) for row in rows)
 
@@ -116,10 +124,12 @@ def _caption_of(scene: scenes.Scene) -> scenes.Exchange:
     )
 
 
-def _ask_repeatedly(scene: scenes.Scene, rng: np.random.Generator) -> list[scenes.Exchange]:
+def _ask_repeatedly(
+    scene: scenes.Scene, rng: np.random.Generator, num_times: int
+) -> list[scenes.Exchange]:
     """Ask several of each kind: another question costs far less than another image."""
     exchanges: dict[str, scenes.Exchange] = {}
-    for _ in range(QUESTIONS_PER_KIND):
+    for _ in range(num_times):
         for exchange in scenes.ask(scene, rng):
             exchanges.setdefault(exchange.question, exchange)
     return list(exchanges.values())

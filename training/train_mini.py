@@ -3,7 +3,7 @@
 Three side tasks help it over plateaus that the answers alone leave late or never. The vision tower
 tells which shape and colour covers each patch, and redraws the patch's pixels, which keeps what no
 question asks for. The decoder, before it answers, points at the patches of the object that the
-question means. The side heads are thrown away.
+question means. The side heads are thrown away. A phase whose folder is there is not run again.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 import math
 import time
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -37,53 +38,107 @@ from training.batches import (
     PackedScenes,
 )
 
-LOG_EVERY, SAVE_EVERY = 100, 500
-CAPTION_WEIGHT = 3.0
-"""Of a caption beside a question: it holds many more words."""
+LOG_EVERY = 100
 POINTING_LAYER = 2
 """Decoder layers that have run when the pointing is read; the rest have the answer to find."""
-POINTING_WEIGHT = 0.5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Phase:
+    """A stretch of the training with a warm-up and an optimizer of its own."""
+
+    name: str
+    steps: int
+    schedule_steps: int
+    """After which the learning rate, falling on a line, would be 0."""
+    learning_rate: float
+    questions_per_kind: int
+    is_loss_per_answer: bool
+    """Whether answers of one word count as much as captions of twenty."""
+    pointing_weight: float
+
+
+PHASES = (
+    Phase(
+        name="seeing",
+        steps=4000,
+        schedule_steps=7000,
+        learning_rate=1.5e-3,
+        questions_per_kind=1,
+        is_loss_per_answer=False,
+        pointing_weight=0.0,
+    ),
+    Phase(
+        name="answering",
+        steps=500,
+        schedule_steps=5000,
+        learning_rate=1e-3,
+        questions_per_kind=2,
+        is_loss_per_answer=True,
+        pointing_weight=0.0,
+    ),
+    Phase(
+        name="pointing",
+        steps=5000,
+        schedule_steps=5000,
+        learning_rate=1e-3,
+        questions_per_kind=2,
+        is_loss_per_answer=True,
+        pointing_weight=0.5,
+    ),
+)
 
 
 def main() -> None:
-    """Read the command line and train."""
+    """Read the command line and run the phases that are not done yet."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=5500)
-    parser.add_argument("--learning-rate", type=float, default=1.5e-3)
+    parser.add_argument("--out", type=Path, required=True, help="gets one model folder a phase")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    first_step, before = 0, None
+    for phase in PHASES:
+        folder = options.out / phase.name
+        if not folder.exists():
+            train(phase, before, folder, first_step, options)
+        first_step, before = first_step + phase.steps, folder
+
+
+def train(
+    phase: Phase, before: Path | None, out: Path, first_step: int, options: argparse.Namespace
+) -> None:
+    """Run a phase from the last one's model, printing a JSON line each hundred steps."""
     torch.manual_seed(options.seed)
-    train(options)
-
-
-def train(options: argparse.Namespace) -> None:
-    """Run every step, printing a JSON line each hundred and saving each thousand."""
     tokenizer = build_tokenizer()
-    model = build_model(tokenizer)
+    model = build_model(tokenizer) if before is None else load(before)
     side_heads = SideHeads(
         model.config.vision_config.hidden_size, model.config.text_config.hidden_size
     )
     parameters = [*model.parameters(), *side_heads.parameters()]
     optimizer = torch.optim.AdamW(
-        parameters, lr=options.learning_rate, weight_decay=0.01, betas=(0.9, 0.98)
+        parameters, lr=phase.learning_rate, weight_decay=0.01, betas=(0.9, 0.98)
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
-        options.learning_rate,
-        total_steps=options.steps,
+        phase.learning_rate,
+        total_steps=phase.schedule_steps,
         pct_start=0.05,
         anneal_strategy="linear",
     )
-    data = PackedScenes(tokenizer, seed=options.seed, batch_size=options.batch_size)
+    data = PackedScenes(
+        tokenizer,
+        seed=options.seed,
+        batch_size=options.batch_size,
+        questions_per_kind=phase.questions_per_kind,
+        first_step=first_step,
+    )
     batches = iter(DataLoader(data, batch_size=None, num_workers=1, prefetch_factor=4))
     started, totals = time.monotonic(), Counter[str]()
-    for step in range(1, options.steps + 1):
+    for step in range(1, phase.steps + 1):
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss, figures = measure(model, side_heads, next(batches))
+            loss, figures = measure(model, side_heads, next(batches), phase)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -93,11 +148,16 @@ def train(options: argparse.Namespace) -> None:
         if step % LOG_EVERY == 0:
             means = {name: round(total / LOG_EVERY, 4) for name, total in totals.items()}
             seconds = round(time.monotonic() - started)
-            print(json.dumps({"step": step, **means, "seconds": seconds}), flush=True)
+            line = {"phase": phase.name, "step": step, **means, "seconds": seconds}
+            print(json.dumps(line), flush=True)
             totals.clear()
-        if step % SAVE_EVERY == 0:
-            model.save_pretrained(options.out)
-            build_processor(tokenizer).save_pretrained(options.out)
+    model.save_pretrained(out)
+    build_processor(tokenizer).save_pretrained(out)
+
+
+def load(folder: Path) -> LlavaForConditionalGeneration:
+    """Open an earlier phase's model."""
+    return LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
 
 
 class SideHeads(nn.Module):
@@ -111,7 +171,7 @@ class SideHeads(nn.Module):
 
 
 def measure(
-    model: LlavaForConditionalGeneration, side_heads: SideHeads, batch: PackedBatch
+    model: LlavaForConditionalGeneration, side_heads: SideHeads, batch: PackedBatch, phase: Phase
 ) -> tuple[Tensor, dict[str, float]]:
     """Give the loss to go down and the figures of this step for the log."""
     features_BPD = model.model.vision_tower(batch.pixels).last_hidden_state[:, 1:]
@@ -119,7 +179,9 @@ def measure(
     hidden_states = run_decoder(model, features_BPD, batch)
     share_Q = share_pointed_at(side_heads, hidden_states[POINTING_LAYER], batch)
     pointing = -(share_Q + 1e-4).log().mean()
-    answer, right = answer_loss(model, hidden_states[-1], batch)
+    answer, right = answer_loss(
+        model, hidden_states[-1], batch, is_per_answer=phase.is_loss_per_answer
+    )
     figures = {
         "answer_loss": answer,
         "patch_class_loss": classes,
@@ -127,7 +189,7 @@ def measure(
         "share_pointed_at_asked": share_Q.mean(),
         **right,
     }
-    loss = answer + classes + pixels + POINTING_WEIGHT * pointing
+    loss = answer + classes + pixels + phase.pointing_weight * pointing
     return loss, {name: figure.item() for name, figure in figures.items()}
 
 
@@ -172,11 +234,15 @@ def share_pointed_at(side_heads: SideHeads, hidden_BSD: Tensor, batch: PackedBat
 
 
 def answer_loss(
-    model: LlavaForConditionalGeneration, hidden_BSD: Tensor, batch: PackedBatch
+    model: LlavaForConditionalGeneration,
+    hidden_BSD: Tensor,
+    batch: PackedBatch,
+    *,
+    is_per_answer: bool,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Cross-entropy averaged over answers, not tokens, and the shares of answers right.
+    """Cross-entropy averaged over answers or over their tokens, and the shares of answers right.
 
-    Over tokens, a caption of twenty would drown the answers of one word.
+    Over tokens, a caption of twenty drowns the answers of one word.
     """
     targets = batch.labels_BS[:, 1:]
     chosen = targets != IGNORED_LABEL
@@ -191,12 +257,11 @@ def answer_loss(
     loss = empty.index_add(0, answer_of_token, token_loss) / answer_of_token.bincount()
     is_right = (empty + 1).scatter_reduce(0, answer_of_token, token_right, "amin")
     is_caption = segments[1] == CAPTION_SEGMENT
-    weights = torch.where(is_caption, CAPTION_WEIGHT, 1.0)
     right = {
         "questions_right": is_right[~is_caption].mean(),
         "captions_right": is_right[is_caption].mean(),
     }
-    return (loss * weights).sum() / weights.sum(), right
+    return (loss if is_per_answer else token_loss).mean(), right
 
 
 def segment_mask(segment_BS: Tensor) -> Tensor:

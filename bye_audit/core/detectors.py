@@ -93,11 +93,13 @@ def detect_bye(
     ]
     statistics["reversed_layers"] = reversed_layers
     sensitive = [profile.layer for profile in layers if profile.is_sensitive]
-    if not sensitive:
-        decision = Decision.INCONCLUSIVE if reversed_layers else Decision.NO_EVIDENCE
-        text = _no_layer_text(layers, reversed_layers, config.bsi_threshold)
-        return _nothing_found("bye", decision, text, has_entropy_N, layers, statistics)
-    score_N = aggregate_entropy(entropy_NL, sensitive)
+    # What only reversed layers say is told and never acted upon.
+    used = sensitive or reversed_layers
+    if not used:
+        return _nothing_found(
+            "bye", _no_layer_text(layers, config.bsi_threshold), has_entropy_N, layers, statistics
+        )
+    score_N = aggregate_entropy(entropy_NL, used)
     is_evaluated_N = np.isfinite(score_N)
     _require_enough(int(is_evaluated_N.sum()), config, "an entropy in every sensitive layer")
     fit = fit_two_gaussians(score_N[is_evaluated_N], seed=config.seed)
@@ -109,13 +111,15 @@ def detect_bye(
         ((score_N < mixture.mean_low) & (posterior_N <= 0.5)).sum()
     )
     found = (
-        f"Attention to the image is bimodal in {_layer_names(sensitive)} "
+        f"Attention to the image is bimodal in {_layer_names(used)} "
         f"(BSI at least {config.bsi_threshold:g})"
     )
+    doubt = "" if sensitive else "most samples have the low entropies there"
     return _judge(
         "bye",
         found=found,
         suspects="low attention entropy",
+        doubt=doubt,
         fit=fit,
         mixture=mixture,
         suspicious_weight=mixture.weight_low,
@@ -185,9 +189,7 @@ def detect_plausibility(
             f"{int(is_evaluated_N.sum())} samples show no separate group. "
             "No evidence of a fixed, implausible target."
         )
-        return _nothing_found(
-            "plausibility", Decision.NO_EVIDENCE, text, is_evaluated_N, [], numbers
-        )
+        return _nothing_found("plausibility", text, is_evaluated_N, [], numbers)
     mixture = split_at_emptiest(score_N[is_evaluated_N], mixture)
     found = (
         "Fine-tuning raised the likelihood of some answers far more than of the others "
@@ -227,6 +229,7 @@ def _judge(
     *,
     found: str,
     suspects: str,
+    doubt: str = "",
     fit: MixtureFit,
     mixture: TwoGaussians,
     suspicious_weight: float,
@@ -242,7 +245,9 @@ def _judge(
     num_flagged, num_evaluated = int(is_flagged_N.sum()), int(is_evaluated_N.sum())
     share = num_flagged / num_evaluated
     decision = Decision.INCONCLUSIVE
-    if not fit.has_two_modes:
+    if doubt:
+        verdict = f"but {doubt}, which may as well be clean. Inconclusive: nothing is removed."
+    elif not fit.has_two_modes:
         verdict = (
             "but over all samples one group describes the scores about as well as two. "
             "Inconclusive: nothing is removed."
@@ -289,7 +294,6 @@ def _judge(
 
 def _nothing_found(
     detector: str,
-    decision: Decision,
     explanation: str,
     is_evaluated_N: NDArray[np.bool_],
     layers: list[LayerProfile],
@@ -298,7 +302,7 @@ def _nothing_found(
     unknown_N = np.full(is_evaluated_N.shape, np.nan)
     return Detection(
         detector=detector,
-        decision=decision,
+        decision=Decision.NO_EVIDENCE,
         explanation=explanation,
         suspicion_N=unknown_N,
         is_suspicious_N=np.zeros(is_evaluated_N.shape, dtype=bool),
@@ -326,15 +330,9 @@ def _layer_names(layers: list[int]) -> str:
     return f"layer{'s' if len(layers) > 1 else ''} {', '.join(str(layer) for layer in layers)}"
 
 
-def _no_layer_text(layers: list[LayerProfile], reversed_layers: list[int], threshold: float) -> str:
+def _no_layer_text(layers: list[LayerProfile], threshold: float) -> str:
     if not layers:
         return "There is no decoder layer to look at. No evidence of attention collapse."
-    if reversed_layers:
-        return (
-            f"Attention to the image is bimodal in {_layer_names(reversed_layers)}, but most "
-            "samples are in the low component there, which may as well be the clean part of the "
-            "data. Inconclusive: nothing is removed."
-        )
     two_modes = [profile for profile in layers if profile.has_two_modes]
     if not two_modes:
         if all(profile.bsi == 0 for profile in layers):

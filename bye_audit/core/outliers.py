@@ -162,7 +162,8 @@ class ByeOutlierDetector(_MixtureOutlierDetector):
         return detect_bye(Evidence(entropy_NL=X), config)
 
     def _values(self, X: FloatArray) -> FloatArray:
-        return aggregate_entropy(X, self.detection_.sensitive_layers or range(X.shape[1]))
+        averaged = self.detection_.sensitive_layers or self.detection_.statistics["reversed_layers"]
+        return aggregate_entropy(X, averaged or range(X.shape[1]))
 
 
 class PlausibilityOutlierDetector(_MixtureOutlierDetector):

@@ -61,6 +61,11 @@ class SceneObject:
         """The words for it, as in ``red circle``."""
         return f"{self.color} {self.shape}"
 
+    @property
+    def place(self) -> str:
+        """The words for where it is."""
+        return PLACES[self.cell]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scene:
@@ -117,8 +122,9 @@ def caption(scene: Scene) -> str:
 
 def ask(scene: Scene, rng: np.random.Generator) -> list[Exchange]:
     """Ask one question of every kind that has exactly one right answer in this scene."""
-    exchanges = [make(scene, rng) for make in _QUESTION_KINDS]
-    return [exchange for exchange in exchanges if exchange is not None]
+    about_objects = [_ask_about_object(scene, rng, *question) for question in _OBJECT_QUESTIONS]
+    found = [exchange for exchange in about_objects if exchange is not None]
+    return [*found, _ask_count(scene), _ask_existence(scene, rng)]
 
 
 def _choose_object(rng: np.random.Generator, cell: int) -> SceneObject:
@@ -142,56 +148,24 @@ def _choose_object(rng: np.random.Generator, cell: int) -> SceneObject:
 # --- questions ---------------------------------------------------------------------------------
 
 
-def _ask_color(scene: Scene, rng: np.random.Generator) -> Exchange | None:
-    item = _pick_unique(scene, rng, lambda o: o.shape)
-    if item is None:
+def _ask_about_object(
+    scene: Scene, rng: np.random.Generator, kind: str, named_by: str, form: str
+) -> Exchange | None:
+    """Ask for one property of an object by another that no other object shares."""
+    names = [getattr(o, named_by) for o in scene.objects]
+    unique = [o for o in scene.objects if names.count(getattr(o, named_by)) == 1]
+    if not unique:
         return None
+    item = unique[int(rng.integers(len(unique)))]
     return Exchange(
-        kind="color",
-        question=f"What color is the {item.shape}?",
-        answer=item.color,
+        kind=kind,
+        question=form.format(getattr(item, named_by)),
+        answer=getattr(item, kind),
         cells=(item.cell,),
     )
 
 
-def _ask_shape(scene: Scene, rng: np.random.Generator) -> Exchange | None:
-    item = _pick_unique(scene, rng, lambda o: o.color)
-    if item is None:
-        return None
-    return Exchange(
-        kind="shape",
-        question=f"What shape is the {item.color} object?",
-        answer=item.shape,
-        cells=(item.cell,),
-    )
-
-
-def _ask_place(scene: Scene, rng: np.random.Generator) -> Exchange | None:
-    item = _pick_unique(scene, rng, lambda o: o.name)
-    if item is None:
-        return None
-    return Exchange(
-        kind="place",
-        question=f"Where is the {item.name}?",
-        answer=PLACES[item.cell],
-        cells=(item.cell,),
-    )
-
-
-def _ask_size(scene: Scene, rng: np.random.Generator) -> Exchange | None:
-    item = _pick_unique(scene, rng, lambda o: o.name)
-    if item is None:
-        return None
-    return Exchange(
-        kind="size",
-        question=f"Is the {item.name} small or large?",
-        answer=item.size,
-        cells=(item.cell,),
-    )
-
-
-def _ask_count(scene: Scene, rng: np.random.Generator) -> Exchange:
-    del rng
+def _ask_count(scene: Scene) -> Exchange:
     return Exchange(
         kind="count",
         question="How many objects are there?",
@@ -217,23 +191,13 @@ def _ask_existence(scene: Scene, rng: np.random.Generator) -> Exchange:
     )
 
 
-_QUESTION_KINDS: tuple[Callable[[Scene, np.random.Generator], Exchange | None], ...] = (
-    _ask_color,
-    _ask_shape,
-    _ask_place,
-    _ask_size,
-    _ask_count,
-    _ask_existence,
+# Property asked for, property that names the object, words of the question.
+_OBJECT_QUESTIONS = (
+    ("color", "shape", "What color is the {}?"),
+    ("shape", "color", "What shape is the {} object?"),
+    ("place", "name", "Where is the {}?"),
+    ("size", "name", "Is the {} small or large?"),
 )
-
-
-def _pick_unique(
-    scene: Scene, rng: np.random.Generator, key: Callable[[SceneObject], str]
-) -> SceneObject | None:
-    keys = [key(o) for o in scene.objects]
-    unique = [o for o in scene.objects if keys.count(key(o)) == 1]
-    return unique[int(rng.integers(len(unique)))] if unique else None
-
 
 # --- drawing -----------------------------------------------------------------------------------
 

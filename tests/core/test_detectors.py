@@ -82,12 +82,26 @@ def test_layers_bimodal_below_the_threshold_are_named(rng: np.random.Generator) 
 
 def test_a_clean_majority_is_never_thrown_away(rng: np.random.Generator) -> None:
     # Inverted polarity: the poison has the *spread* attention, the clean samples the low entropy.
-    evidence, _ = collapsed_evidence(rng, rate=0.9)
+    evidence, is_poisoned = collapsed_evidence(rng, rate=0.9)
     detection = detect_bye(evidence, CONFIG)
     assert detection.decision is Decision.INCONCLUSIVE
     assert not detection.is_suspicious_N.any()
     assert "nothing is removed" in detection.explanation
     assert detection.statistics["reversed_layers"] == [1, 2]
+    assert detection.sensitive_layers == ()
+    assert (detection.suspicion_N[is_poisoned] > 0.5).all(), "what was seen is still told"
+
+
+def test_a_minority_in_reversed_layers_is_never_acted_upon(rng: np.random.Generator) -> None:
+    # Both layers are low for most samples, their mean for the few that are low in both.
+    group = np.repeat([0, 1, 2], [60, 270, NUM_SAMPLES - 330])
+    means = np.array([[2.0, 2.0], [2.0, 4.0], [4.0, 2.0]])[group]
+    entropy_NL = means + rng.normal(0, 0.1, means.shape)
+    detection = detect_bye(Evidence(entropy_NL=entropy_NL), CONFIG)
+    assert detection.statistics["reversed_layers"] == [0, 1]
+    assert detection.statistics["suspicious_share"] == pytest.approx(0.1)
+    assert detection.decision is Decision.INCONCLUSIVE
+    assert not detection.is_suspicious_N.any()
 
 
 def test_a_layer_that_is_bimodal_the_wrong_way_round_does_not_hide_a_collapse(

@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
+from transformers import PreTrainedTokenizerFast
 
 from bye_audit.mini import scenes
 from training.architecture import build_model, build_tokenizer
 from training.batches import IGNORED_LABEL, PackedBatch, pack_scenes
-from training.train_mini import CAPTION_WEIGHT, answer_loss, segment_mask
+from training.train_mini import answer_loss, segment_mask
 
 
 @pytest.fixture(scope="module")
-def tokenizer():
+def tokenizer() -> PreTrainedTokenizerFast:
     return build_tokenizer(num_scenes=300)
 
 
@@ -25,18 +26,21 @@ def drawn() -> list[scenes.Scene]:
 
 
 @pytest.fixture
-def batch(drawn: list[scenes.Scene], tokenizer) -> PackedBatch:
-    return pack_scenes(drawn, np.random.default_rng(4), tokenizer)
+def batch(drawn: list[scenes.Scene], tokenizer: PreTrainedTokenizerFast) -> PackedBatch:
+    return pack_scenes(drawn, np.random.default_rng(4), tokenizer, questions_per_kind=2)
 
 
-def read(tokenizer, batch: PackedBatch, row: int, segment: int, *, answer: bool) -> str:
+def read(
+    tokenizer: PreTrainedTokenizerFast, batch: PackedBatch, row: int, segment: int, *, answer: bool
+) -> str:
     is_answer_S = batch.labels_BS[row] != IGNORED_LABEL
     chosen = (batch.segment_BS[row] == segment) & (is_answer_S == answer)
-    return tokenizer.decode(batch.input_ids_BS[row][chosen], skip_special_tokens=True).strip()
+    text: str = tokenizer.decode(batch.input_ids_BS[row][chosen], skip_special_tokens=True)
+    return text.strip()
 
 
 def test_a_question_points_at_patches_of_the_object_it_names(
-    drawn: list[scenes.Scene], batch: PackedBatch, tokenizer
+    drawn: list[scenes.Scene], batch: PackedBatch, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     names = [f"{color} {shape}" for shape in scenes.SHAPES for color in scenes.COLORS]
     asked = batch.asked
@@ -66,13 +70,13 @@ def test_questions_do_not_see_each_other(batch: PackedBatch) -> None:
 
 
 def test_the_loss_averages_over_answers_and_not_over_tokens(
-    drawn: list[scenes.Scene], batch: PackedBatch, tokenizer
+    drawn: list[scenes.Scene], batch: PackedBatch, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     torch.manual_seed(0)
     model = build_model(tokenizer)
     hidden_BSD = torch.randn(*batch.input_ids_BS.shape, model.config.text_config.hidden_size)
-    loss, right = answer_loss(model, hidden_BSD, batch)
-    total, weights = 0.0, 0.0
+    loss, right = answer_loss(model, hidden_BSD, batch, is_per_answer=True)
+    losses = []
     for row in range(len(drawn)):
         for segment in range(1, int(batch.segment_BS[row].max()) + 1):
             is_answer_S = (batch.segment_BS[row] == segment) & (
@@ -80,8 +84,6 @@ def test_the_loss_averages_over_answers_and_not_over_tokens(
             )
             positions = is_answer_S.nonzero()[:, 0]
             logits = model.lm_head(hidden_BSD[row, positions - 1])
-            weight = CAPTION_WEIGHT if segment == 1 else 1.0
-            total += weight * cross_entropy(logits, batch.labels_BS[row, positions]).item()
-            weights += weight
-    assert loss.item() == pytest.approx(total / weights, rel=1e-5)
+            losses.append(cross_entropy(logits, batch.labels_BS[row, positions]).item())
+    assert loss.item() == pytest.approx(np.mean(losses), rel=1e-5)
     assert right["questions_right"].item() == 0, "noise answers nothing"
