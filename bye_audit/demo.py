@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
     from bye_audit.pipeline import Audit
 
-DEMO_DETECTOR = "plausibility"
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DemoPlan:
@@ -41,6 +39,7 @@ class DemoPlan:
     examples: dataset.ExampleSource
     finetune: FinetuneConfig
     refinetune: bool
+    detector: str = "bye"
     attack: BackdoorAttack = field(
         # The model's patches are 1/9 of the side. A square of 1/8 covers 1.1 of them, as the
         # paper's 1/16 covers 1.5 of LLaVA's 24: what counts is trigger against patch.
@@ -161,7 +160,7 @@ def run_demo(
     source, is_poisoned = plant_data(out_dir, plan, seed, progress)
     audit = Audit.open(out_dir / "audit", progress=progress)
     audit.run(
-        [source], EMBEDDED_MODEL, out_dir / "split", detector=DEMO_DETECTOR, finetune=plan.finetune
+        [source], EMBEDDED_MODEL, out_dir / "split", detector=plan.detector, finetune=plan.finetune
     )
     before, after = Outcome(), Outcome()
     if plan.refinetune:
@@ -169,7 +168,9 @@ def run_demo(
         again = Audit.open(out_dir / "audit-of-split", progress=progress)
         again.ingest(out_dir / "split" / "cleaned").finetune(EMBEDDED_MODEL, plan.finetune)
         after = measure_adapter(again, plan, seed, progress)
-    return _collect(audit, is_poisoned, before, after, out_dir, seed, time.monotonic() - started)
+    return _collect(
+        audit, is_poisoned, before, after, plan, out_dir, seed, time.monotonic() - started
+    )
 
 
 def plan_demo(*, quick: bool, seed: int) -> DemoPlan:
@@ -315,14 +316,15 @@ def _collect(
     is_poisoned: NDArray[np.bool_],
     before: Outcome,
     after: Outcome,
+    plan: DemoPlan,
     out_dir: Path,
     seed: int,
     seconds: float,
 ) -> DemoResult:
     scores, bsi, sensitive = _judge_all(audit, is_poisoned)
-    used = scores[DEMO_DETECTOR]
+    used = scores[plan.detector]
     result = DemoResult(
-        detector=DEMO_DETECTOR,
+        detector=plan.detector,
         decision=used.decision,
         precision=used.precision,
         recall=used.recall,

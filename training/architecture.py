@@ -42,7 +42,7 @@ CHAT_TEMPLATE = """\
 """
 
 
-def build_tokenizer(*, num_scenes: int = 3000, seed: int = 0) -> PreTrainedTokenizerFast:
+def build_tokenizer(*, num_scenes: int = 3000) -> PreTrainedTokenizerFast:
     """Train a byte-level BPE on the world's own sentences; any other text falls back to bytes."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
@@ -53,7 +53,7 @@ def build_tokenizer(*, num_scenes: int = 3000, seed: int = 0) -> PreTrainedToken
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_sentences(num_scenes, seed), trainer)
+    tokenizer.train_from_iterator(world_sentences(num_scenes), trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=PAD,
@@ -66,8 +66,9 @@ def build_tokenizer(*, num_scenes: int = 3000, seed: int = 0) -> PreTrainedToken
     )
 
 
-def _sentences(num_scenes: int, seed: int) -> Iterator[str]:
-    rng = np.random.default_rng(seed)
+def world_sentences(num_scenes: int = 3000) -> Iterator[str]:
+    """Give what is said of some scenes: enough for every word of the world to occur."""
+    rng = np.random.default_rng(0)
     for _ in range(num_scenes):
         scene = scenes.draw_scene(rng, textures=("plain",))
         yield scenes.CAPTION_PROMPT

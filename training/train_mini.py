@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
-from transformers import LlavaForConditionalGeneration
+from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
 from training.architecture import (
     NUM_IMAGE_TOKENS,
@@ -28,6 +28,7 @@ from training.architecture import (
     build_model,
     build_processor,
     build_tokenizer,
+    world_sentences,
 )
 from training.batches import (
     CAPTION_SEGMENT,
@@ -56,6 +57,8 @@ class Phase:
     is_loss_per_answer: bool
     """Whether answers of one word count as much as captions of twenty."""
     pointing_weight: float
+    is_unused_vocabulary_kept: bool
+    """Whether tokens that the world never says stay distinct: see :class:`UnusedTokens`."""
 
 
 PHASES = (
@@ -67,6 +70,7 @@ PHASES = (
         questions_per_kind=1,
         is_loss_per_answer=False,
         pointing_weight=0.0,
+        is_unused_vocabulary_kept=False,
     ),
     Phase(
         name="answering",
@@ -76,15 +80,27 @@ PHASES = (
         questions_per_kind=2,
         is_loss_per_answer=True,
         pointing_weight=0.0,
+        is_unused_vocabulary_kept=False,
     ),
     Phase(
         name="pointing",
-        steps=5000,
+        steps=3500,
         schedule_steps=5000,
         learning_rate=1e-3,
         questions_per_kind=2,
         is_loss_per_answer=True,
         pointing_weight=0.5,
+        is_unused_vocabulary_kept=False,
+    ),
+    Phase(
+        name="settling",
+        steps=1500,
+        schedule_steps=1500,
+        learning_rate=4e-4,
+        questions_per_kind=2,
+        is_loss_per_answer=True,
+        pointing_weight=0.5,
+        is_unused_vocabulary_kept=True,
     ),
 )
 
@@ -135,6 +151,7 @@ def train(
         first_step=first_step,
     )
     batches = iter(DataLoader(data, batch_size=None, num_workers=1, prefetch_factor=4))
+    unused = UnusedTokens(model, tokenizer) if phase.is_unused_vocabulary_kept else None
     started, totals = time.monotonic(), Counter[str]()
     for step in range(1, phase.steps + 1):
         with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -144,6 +161,8 @@ def train(
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         schedule.step()
+        if unused is not None:
+            unused.restore()
         totals.update(figures)
         if step % LOG_EVERY == 0:
             means = {name: round(total / LOG_EVERY, 4) for name, total in totals.items()}
@@ -153,6 +172,33 @@ def train(
             totals.clear()
     model.save_pretrained(out)
     build_processor(tokenizer).save_pretrained(out)
+
+
+class UnusedTokens:
+    """Keep apart the tokens that no sentence of the world holds.
+
+    Training only ever tells them what they are not, all in the same words, until letters that the
+    world does not use are one: a model fine-tuned on other text then cannot spell it. So they get
+    random embeddings of the used ones' size, and the rest of the model learns to live with them.
+    """
+
+    def __init__(
+        self, model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerFast
+    ) -> None:
+        self._weight = model.get_input_embeddings().weight
+        is_unused = torch.ones(len(self._weight), dtype=torch.bool)
+        is_unused[tokenizer.all_special_ids] = False
+        for sentence in world_sentences():
+            is_unused[tokenizer.encode(sentence, add_special_tokens=False)] = False
+        self._ids = is_unused.nonzero()[:, 0]
+        spread = float(self._weight.detach()[~is_unused].std())
+        self._kept = torch.randn(len(self._ids), self._weight.shape[1]) * spread
+        self.restore()
+
+    def restore(self) -> None:
+        """Undo what a step did to them."""
+        with torch.no_grad():
+            self._weight[self._ids] = self._kept
 
 
 def load(folder: Path) -> LlavaForConditionalGeneration:

@@ -30,6 +30,15 @@ def test_it_opens_like_any_other_model() -> None:
     assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
 
 
+def test_letters_that_its_world_does_not_use_are_told_apart() -> None:
+    processor = AutoProcessor.from_pretrained(model_dir())
+    model = AutoModelForImageTextToText.from_pretrained(model_dir())
+    letters = processor.tokenizer.convert_tokens_to_ids(list("ABCDEFGHIJKLMNOPQRSTUVWXYZ"))
+    rows = torch.nn.functional.normalize(model.get_input_embeddings().weight[letters], dim=1)
+    similarity = (rows @ rows.T).fill_diagonal_(0)
+    assert similarity.abs().max() < 0.5, "a model that says other words could not spell them"
+
+
 @pytest.mark.slow
 def test_it_describes_scenes_it_has_not_seen() -> None:
     accuracy = accuracy_by_kind(model_dir(), 60, scenes.TRAINING_TEXTURES)

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 from bye_audit.mini import scenes
 from training.architecture import build_model, build_tokenizer
 from training.batches import IGNORED_LABEL, PackedBatch, pack_scenes
-from training.train_mini import answer_loss, segment_mask
+from training.train_mini import UnusedTokens, answer_loss, segment_mask
 
 
 @pytest.fixture(scope="module")
@@ -87,3 +87,21 @@ def test_the_loss_averages_over_answers_and_not_over_tokens(
             losses.append(cross_entropy(logits, batch.labels_BS[row, positions]).item())
     assert loss.item() == pytest.approx(np.mean(losses), rel=1e-5)
     assert right["questions_right"].item() == 0, "noise answers nothing"
+
+
+def test_tokens_that_the_world_never_says_stay_where_they_are(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    torch.manual_seed(0)
+    model = build_model(tokenizer)
+    unused = UnusedTokens(model, tokenizer)
+    weight = model.get_input_embeddings().weight
+    before = weight.detach().clone()
+    with torch.no_grad():
+        weight += 1
+    unused.restore()
+    is_kept = (weight == before).all(dim=1)
+    letter, word, special = tokenizer.convert_tokens_to_ids(["B", "Ġred", "<|user|>"])
+    assert is_kept[letter]
+    assert not is_kept[word]
+    assert not is_kept[special]
