@@ -75,16 +75,16 @@ class PackedScenes(IterableDataset[PackedBatch]):
         seed: int,
         batch_size: int,
         questions_per_kind: int,
-        first_step: int,
+        first_batch: int,
     ) -> None:
         self.tokenizer = tokenizer
         self.seed = seed
         self.batch_size = batch_size
         self.questions_per_kind = questions_per_kind
-        self.first_step = first_step
+        self.first_batch = first_batch
 
     def __iter__(self) -> Iterator[PackedBatch]:
-        for step in itertools.count(self.first_step):
+        for step in itertools.count(self.first_batch):
             rng = np.random.default_rng([self.seed, step])
             drawn = [scenes.draw_scene(rng) for _ in range(self.batch_size)]
             yield pack_scenes(drawn, rng, self.tokenizer, self.questions_per_kind)

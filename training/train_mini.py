@@ -49,6 +49,8 @@ class Phase:
     """A stretch of the training with a warm-up and an optimizer of its own."""
 
     name: str
+    first_batch: int
+    """Where in the endless stream of batches it begins."""
     steps: int
     schedule_steps: int
     """After which the learning rate, falling on a line, would be 0."""
@@ -64,6 +66,7 @@ class Phase:
 PHASES = (
     Phase(
         name="seeing",
+        first_batch=0,
         steps=4000,
         schedule_steps=7000,
         learning_rate=1.5e-3,
@@ -74,7 +77,8 @@ PHASES = (
     ),
     Phase(
         name="answering",
-        steps=500,
+        first_batch=4000,
+        steps=1000,
         schedule_steps=5000,
         learning_rate=1e-3,
         questions_per_kind=2,
@@ -84,6 +88,7 @@ PHASES = (
     ),
     Phase(
         name="pointing",
+        first_batch=4500,
         steps=3500,
         schedule_steps=5000,
         learning_rate=1e-3,
@@ -94,6 +99,7 @@ PHASES = (
     ),
     Phase(
         name="settling",
+        first_batch=8000,
         steps=1500,
         schedule_steps=1500,
         learning_rate=4e-4,
@@ -114,17 +120,15 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    first_step, before = 0, None
+    before = None
     for phase in PHASES:
         folder = options.out / phase.name
         if not folder.exists():
-            train(phase, before, folder, first_step, options)
-        first_step, before = first_step + phase.steps, folder
+            train(phase, before, folder, options)
+        before = folder
 
 
-def train(
-    phase: Phase, before: Path | None, out: Path, first_step: int, options: argparse.Namespace
-) -> None:
+def train(phase: Phase, before: Path | None, out: Path, options: argparse.Namespace) -> None:
     """Run a phase from the last one's model, printing a JSON line each hundred steps."""
     torch.manual_seed(options.seed)
     tokenizer = build_tokenizer()
@@ -148,7 +152,7 @@ def train(
         seed=options.seed,
         batch_size=options.batch_size,
         questions_per_kind=phase.questions_per_kind,
-        first_step=first_step,
+        first_batch=phase.first_batch,
     )
     batches = iter(DataLoader(data, batch_size=None, num_workers=1, prefetch_factor=4))
     unused = UnusedTokens(model, tokenizer) if phase.is_unused_vocabulary_kept else None
