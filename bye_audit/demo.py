@@ -39,7 +39,7 @@ class DemoPlan:
     examples: dataset.ExampleSource
     finetune: FinetuneConfig
     refinetune: bool
-    detector: str = "bye"
+    detector: str = "plausibility"
     attack: BackdoorAttack = field(
         # The model's patches are 1/9 of the side. A square of 1/8 covers 1.1 of them, as the
         # paper's 1/16 covers 1.5 of LLaVA's 24: what counts is trigger against patch.
