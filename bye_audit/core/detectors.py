@@ -85,16 +85,10 @@ def detect_bye(
     has_entropy_N = np.asarray(np.isfinite(entropy_NL).any(axis=1))
     _require_enough(int(has_entropy_N.sum()), config, "an attention entropy")
     layers = profile_layers(entropy_NL, config.bsi_threshold, config.seed, on_layer)
-    statistics = _layer_statistics(layers, evidence.has_varying_tokens)
-    reversed_layers = [
-        profile.layer
-        for profile in layers
-        if profile.is_separated(config.bsi_threshold) and not profile.is_low_minority
-    ]
-    statistics["reversed_layers"] = reversed_layers
+    statistics = _layer_statistics(layers, config.bsi_threshold, evidence.has_varying_tokens)
     sensitive = [profile.layer for profile in layers if profile.is_sensitive]
     # What only reversed layers say is told and never acted upon.
-    used = sensitive or reversed_layers
+    used = sensitive or statistics["reversed_layers"]
     if not used:
         return _nothing_found(
             "bye", _no_layer_text(layers, config.bsi_threshold), has_entropy_N, layers, statistics
@@ -194,7 +188,7 @@ def detect_plausibility(
     found = (
         "Fine-tuning raised the likelihood of some answers far more than of the others "
         f"(mean gain {mixture.mean_high:.2f} against {mixture.mean_low:.2f} nats a token, "
-        f"BSI {bsi:.2f})"
+        f"BSI {bimodal_separation_index(mixture):.2f})"
     )
     return _judge(
         "plausibility",
@@ -313,7 +307,9 @@ def _nothing_found(
     )
 
 
-def _layer_statistics(layers: list[LayerProfile], is_normalized: bool) -> dict[str, Any]:
+def _layer_statistics(
+    layers: list[LayerProfile], threshold: float, is_normalized: bool
+) -> dict[str, Any]:
     sensitive = [profile for profile in layers if profile.is_sensitive]
     return {
         "is_entropy_normalized": is_normalized,
@@ -323,6 +319,9 @@ def _layer_statistics(layers: list[LayerProfile], is_normalized: bool) -> dict[s
             if profile.mixture is not None
         },
         "layers_with_one_mode": [p.layer for p in layers if not p.has_two_modes],
+        "reversed_layers": [
+            p.layer for p in layers if p.is_separated(threshold) and not p.is_low_minority
+        ],
     }
 
 
