@@ -47,7 +47,7 @@ class CaptionedScenes:
 
     num_train: int
     num_test: int
-    max_objects: int = 2
+    max_objects: int = 1
 
     def train(self, seed: int) -> Iterator[Example]:
         """Give training examples: another seed gives other scenes, the same the same pixels."""
