@@ -111,10 +111,11 @@ def describe_setting() -> dict[str, Any]:
 
 
 def as_table(record: dict[str, Any]) -> str:
-    """Markdown: one row a seed and a row of means with the range, then every detector."""
+    """Markdown: one row a seed, their means with the range, then every detector."""
     results = record["results"]
     lines = _rows(["seed", *FIGURES], [[r["seed"], *(r[f] for f in FIGURES)] for r in results])
-    lines.append(_row(["mean (range)", *(_spread([r[f] for r in results]) for f in FIGURES)]))
+    if len(results) > 1:
+        lines.append(_row(["mean (range)", *(_spread([r[f] for r in results]) for f in FIGURES)]))
     lines += ["", *_detector_rows(results), "", *_layer_rows(results), ""]
     lines.append(
         f"{record['data']}, commit {record['commit']}, {record['machine']}, "
