@@ -250,18 +250,21 @@ class _SourceJob:
         # Rows after the last sample are read again, so that none is quarantined twice.
         self._tables.delete_quarantine(f"source = {sql_text(name)} AND source_row >= {first_row}")
         loader = ImageLoader(self._image_root, self._known_images, self._path.name)
-        pending, rows_read, is_committing = _Pending(), first_row, False
+        pending, rows_read, is_committing, progressed = _Pending(), first_row, False, 0
         try:
             with progress.task(f"ingest {name}", total, self._format.unit) as task:
                 for record in self._format.records(self._path, first_row):
                     self._take(name, record, loader, pending)
                     rows_read = record.row + 1
                     task.advance(record.progress)
+                    progressed += record.progress
                     num_bytes = pending.num_bytes + loader.new_bytes
                     if pending.num_rows >= _COMMIT_ROWS or num_bytes >= _COMMIT_BYTES:
                         is_committing = True
                         self._commit(pending, loader)
                         pending, is_committing = _Pending(), False
+                # What follows the last record, such as a closing bracket.
+                task.advance(max(0, total - progressed))
         except KeyboardInterrupt:
             if not is_committing:
                 self._commit(pending, loader)

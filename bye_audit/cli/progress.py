@@ -122,8 +122,9 @@ def _make_bars(unit: str) -> RichBars:
         TextColumn(unit, markup=False),
         TextColumn("{task.fields[rate]}", markup=False),
         TimeElapsedColumn(),
-        TextColumn("left", markup=False),
+        TextColumn("so far,", markup=False),
         TimeRemainingColumn(),
+        TextColumn("left", markup=False),
         TextColumn("{task.fields[note]}", markup=False),
         console=Console(stderr=True),
     )
