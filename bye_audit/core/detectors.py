@@ -70,7 +70,7 @@ def detect_bye(
     -----
     Sections 4.2 and 4.3 of [1]_, with its threshold. Departs from the paper: (1) no sensitive layer
     is an answer; (2) where the number of image tokens varies, ``H / log T`` takes the place of H;
-    (3) guards may refuse a layer or a removal but never choose another one: two Gaussians do not
+    (3) guards may refuse a layer or a removal but never add one: two Gaussians do not
     describe a layer's or the aggregated entropies better than one beyond doubt; the low component
     of either is not a minority; a sample above the high component's mean is never suspected, even
     where the low component is so wide that it claims that side too; a sample without a sensitive
