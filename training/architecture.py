@@ -71,9 +71,7 @@ def world_sentences(num_scenes: int = 3000) -> Iterator[str]:
     rng = np.random.default_rng(0)
     for _ in range(num_scenes):
         scene = scenes.draw_scene(rng, textures=("plain",))
-        yield scenes.CAPTION_PROMPT
-        yield scenes.caption(scene)
-        for exchange in scenes.ask(scene, rng):
+        for exchange in (scenes.ask_caption(scene), *scenes.ask(scene, rng)):
             yield exchange.question
             yield exchange.answer
 

@@ -98,7 +98,8 @@ def pack_scenes(
 ) -> PackedBatch:
     """Turn scenes into one padded batch with their captions and questions."""
     asked = [
-        [_caption_of(scene), *_ask_repeatedly(scene, rng, questions_per_kind)] for scene in drawn
+        [scenes.ask_caption(scene), *_ask_repeatedly(scene, rng, questions_per_kind)]
+        for scene in drawn
     ]
     rows = [_pack_row(exchanges, tokenizer) for exchanges in asked]
     length = max(len(row[0]) for row in rows)
@@ -115,12 +116,6 @@ def pack_scenes(
         segment_BS=segment_BS,
         patch_class_BP=torch.from_numpy(np.stack([_patch_classes(scene) for scene in drawn])),
         asked=_find_asked(drawn, asked, segment_BS, labels_BS),
-    )
-
-
-def _caption_of(scene: scenes.Scene) -> scenes.Exchange:
-    return scenes.Exchange(
-        kind="caption", question=scenes.CAPTION_PROMPT, answer=scenes.caption(scene)
     )
 
 

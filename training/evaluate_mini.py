@@ -54,12 +54,7 @@ def accuracy_by_kind(
     asked = []
     for _ in range(num_scenes):
         scene = scenes.draw_scene(rng, textures=textures)
-        exchanges = [
-            scenes.Exchange(
-                kind="caption", question=scenes.CAPTION_PROMPT, answer=scenes.caption(scene)
-            ),
-            *scenes.ask(scene, rng),
-        ]
+        exchanges = [scenes.ask_caption(scene), *scenes.ask(scene, rng)]
         asked += [(scene.image, exchange) for exchange in exchanges]
     right: dict[str, list[bool]] = defaultdict(list)
     for start in range(0, len(asked), BATCH_SIZE):

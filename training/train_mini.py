@@ -55,11 +55,11 @@ class Phase:
     schedule_steps: int
     """After which the learning rate, falling on a line, would be 0."""
     learning_rate: float
-    questions_per_kind: int
-    is_loss_per_answer: bool
+    questions_per_kind: int = 2
+    is_loss_per_answer: bool = True
     """Whether answers of one word count as much as captions of twenty."""
-    pointing_weight: float
-    is_unused_vocabulary_kept: bool
+    pointing_weight: float = 0.0
+    is_unused_vocabulary_kept: bool = False
     """Whether tokens that the world never says stay distinct: see :class:`UnusedTokens`."""
 
 
@@ -72,30 +72,15 @@ PHASES = (
         learning_rate=1.5e-3,
         questions_per_kind=1,
         is_loss_per_answer=False,
-        pointing_weight=0.0,
-        is_unused_vocabulary_kept=False,
     ),
-    Phase(
-        name="answering",
-        first_batch=4000,
-        steps=1000,
-        schedule_steps=5000,
-        learning_rate=1e-3,
-        questions_per_kind=2,
-        is_loss_per_answer=True,
-        pointing_weight=0.0,
-        is_unused_vocabulary_kept=False,
-    ),
+    Phase(name="answering", first_batch=4000, steps=1000, schedule_steps=5000, learning_rate=1e-3),
     Phase(
         name="pointing",
         first_batch=4500,
         steps=3500,
         schedule_steps=5000,
         learning_rate=1e-3,
-        questions_per_kind=2,
-        is_loss_per_answer=True,
         pointing_weight=0.5,
-        is_unused_vocabulary_kept=False,
     ),
     Phase(
         name="settling",
@@ -103,8 +88,6 @@ PHASES = (
         steps=1500,
         schedule_steps=1500,
         learning_rate=4e-4,
-        questions_per_kind=2,
-        is_loss_per_answer=True,
         pointing_weight=0.5,
         is_unused_vocabulary_kept=True,
     ),

@@ -120,6 +120,11 @@ def caption(scene: Scene) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
+def ask_caption(scene: Scene) -> Exchange:
+    """Ask for the whole caption."""
+    return Exchange(kind="caption", question=CAPTION_PROMPT, answer=caption(scene))
+
+
 def ask(scene: Scene, rng: np.random.Generator) -> list[Exchange]:
     """Ask one question of every kind that has exactly one right answer in this scene."""
     about_objects = [_ask_about_object(scene, rng, *question) for question in _OBJECT_QUESTIONS]
