@@ -53,8 +53,15 @@ class FinetuneConfig:
 class ScoreConfig:
     """How samples are scored."""
 
-    batch_size: int | None = None
-    """Samples a forward pass. None: 1 on CPU where lengths differ, 16 elsewhere."""
+    layers: tuple[int, ...] | None = None
+    """Decoder layers to read; the pass ends at the deepest unless likelihoods are wanted too. None:
+    all."""
+    batch_tokens: int | None = None
+    """Most tokens a forward pass; a longer prompt goes alone. None: 2,048 on CPU, 16,384 on GPU."""
+    reuse_prefix: bool = True
+    """Compute an image once for all its questions, where a comparison shows that this is exact."""
+    num_workers: int | None = None
+    """Processes that decode and encode ahead of the model. None: as the cores allow."""
     plausibility: bool = True
     """Also store the log-likelihood of each answer with and without the adapter."""
     commit_seconds: float = 60.0
@@ -66,7 +73,11 @@ class ScoreConfig:
         """Refuse settings that cannot score."""
         _check(
             {
-                "--batch-size must be at least 1": self.batch_size is None or self.batch_size >= 1,
+                "--layers must name at least one layer, none below 0": self.layers is None
+                or (len(self.layers) > 0 and min(self.layers) >= 0),
+                "--batch-tokens must be at least 1": self.batch_tokens is None
+                or self.batch_tokens >= 1,
+                "--workers must be at least 0": self.num_workers is None or self.num_workers >= 0,
                 "--commit-seconds must be above 0": self.commit_seconds > 0,
             }
         )

@@ -77,14 +77,7 @@ def finetune(
     type=click.Path(file_okay=False),
     help="Folder of the provisional adapter. Default: that of the last finetune.",
 )
-@click.option("--batch-size", type=int, help="Samples a forward pass.")
-@click.option(
-    "--plausibility/--no-plausibility",
-    default=True,
-    show_default=True,
-    help="Also store how likely each answer is with and without the adapter.",
-)
-@click.option("--retry-errors", is_flag=True, help="Score samples again that failed before.")
+@shared.score_options
 @click.option("--restart", is_flag=True, help="Drop the scores of another model or adapter.")
 @shared.trust_option
 @shared.json_option

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from bye_audit.config import DetectConfig, FinetuneConfig
+from bye_audit.config import DetectConfig, FinetuneConfig, ScoreConfig
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Decorator = Callable[[Command], Command]
@@ -94,6 +94,52 @@ def finetune_options(command: Command) -> Command:
         _number("--max-length", default.max_length, "Longest conversation in tokens."),
         _number("--seed", default.seed, "Seed of order and initial LoRA weights."),
     )
+
+
+def score_options(command: Command) -> Command:
+    """Add the settings of scoring."""
+    default = ScoreConfig()
+    return _apply(
+        command,
+        click.option(
+            "--layers",
+            callback=_layer_list,
+            metavar="N,N,...",
+            help="Decoder layers to read. With --no-plausibility the deeper ones are not run.",
+        ),
+        click.option(
+            "--plausibility/--no-plausibility",
+            default=default.plausibility,
+            show_default=True,
+            help="Also store how likely each answer is with and without the adapter.",
+        ),
+        click.option("--batch-tokens", type=int, help="Most tokens a forward pass."),
+        click.option(
+            "--reuse-prefix/--no-reuse-prefix",
+            default=default.reuse_prefix,
+            show_default=True,
+            help="Compute an image once for all its questions, where that is exact.",
+        ),
+        click.option(
+            "--workers",
+            "num_workers",
+            type=int,
+            help="Processes that read ahead of the model. Default: as the cores allow.",
+        ),
+        _number("--commit-seconds", default.commit_seconds, "Least time between two commits."),
+        click.option("--retry-errors", is_flag=True, help="Score samples again that failed."),
+    )
+
+
+def _layer_list(
+    _context: click.Context, _parameter: click.Parameter, value: str | None
+) -> tuple[int, ...] | None:
+    if value is None:
+        return None
+    try:
+        return tuple(sorted({int(part) for part in value.split(",")}))
+    except ValueError as error:
+        raise click.BadParameter("layers are numbers with commas between, as in 3,5") from error
 
 
 def detect_options(command: Command) -> Command:

@@ -1,19 +1,35 @@
-"""The attention probe: what the query that predicts the first answer token looks at.
+r"""The attention probe: what the query that predicts the first answer token looks at.
+
+Works on any vision-language model of transformers, PEFT-wrapped or not, and needs nothing else of
+this package::
+
+    import torch
+    from PIL import Image
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+    from bye_audit.model.attention import AttentionProbe
+
+    model = AutoModelForImageTextToText.from_pretrained("llava-hf/llava-1.5-7b-hf")
+    processor = AutoProcessor.from_pretrained("llava-hf/llava-1.5-7b-hf")
+    text = "USER: <image>\nWhat is this? ASSISTANT:"
+    inputs = processor(images=Image.open("cat.jpg"), text=text, return_tensors="pt")
+    with AttentionProbe(model) as probe:
+        reading = probe.read(inputs)
+    print(reading.entropy_NL)  # nats, one value a decoder layer; low is collapsed
 
 The attention function a decoder layer looks up is wrapped under its own name, and computes one
 row of attention from the queries and keys it is given; no layer falls back to eager attention and
 no map of all positions against all is ever made.
 
-Shape legend: B samples, L decoder layers, H query heads, S key positions, T image tokens, D head
-size.
+Shape legend: B samples, R rows read of each, N = B R readings, L decoder layers, H query heads,
+S prompt positions, K keys, T image tokens.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -24,30 +40,37 @@ from torch import Tensor
 from transformers.modeling_utils import AttentionInterface
 
 from bye_audit.errors import UnsupportedModelError
-from bye_audit.model.loading import VisionLanguageModel
-from bye_audit.model.prompts import Batch, Conversation
-from bye_audit.model.row import RowRequest, last_row_logits, row_statistics
-from bye_audit.model.spans import image_grid
+from bye_audit.model.decoder import Inputs, view_decoder, without_wrapper
+from bye_audit.model.row import AttentionCall, row_logits, row_sinks, row_statistics
+from bye_audit.model.spans import (
+    Separators,
+    is_separator,
+    learn_separators,
+    watching_decoder_input,
+)
 
 _MARK = "_bye_audit_probe"
+_BY_HEAD = ("head_entropy", "system_mass", "image_mass", "text_mass")
 
 
 @dataclass(frozen=True, slots=True)
 class AttentionReading:
-    """What one batch's last prompt positions look at; NaN where there is nothing to say.
+    """What prompts' last positions look at; NaN where there is nothing to say.
 
-    Entropies are in nats over the image tokens, renormalised to them; masses are shares of all
-    attention, in [0, 1]. A layer without attention (linear layers of hybrid decoders) is NaN.
+    Entropies are in nats over the image tokens, renormalised to them, in [0, log T]; lower means
+    more collapsed. Masses are shares of all attention, in [0, 1]. A layer without softmax attention
+    (linear layers of hybrid decoders), and one whose window the image has left, is NaN.
     """
 
-    entropy_BL: NDArray[np.float64]
+    entropy_NL: NDArray[np.float64]
     """Entropy of the head-averaged attention (paper, Eq. 4 and 5)."""
-    image_mass_BL: NDArray[np.float64]
-    head_entropy_BLH: NDArray[np.float64]
-    system_mass_BLH: NDArray[np.float64]
-    image_mass_BLH: NDArray[np.float64]
-    text_mass_BLH: NDArray[np.float64]
-    num_image_tokens_B: NDArray[np.int32]
+    image_mass_NL: NDArray[np.float64]
+    head_entropy_NLH: NDArray[np.float64]
+    system_mass_NLH: NDArray[np.float64]
+    image_mass_NLH: NDArray[np.float64]
+    text_mass_NLH: NDArray[np.float64]
+    num_image_tokens_N: NDArray[np.int32]
+    """Image features that the row may attend to; separators are not counted."""
 
 
 class _PrefillDoneError(Exception):
@@ -62,51 +85,79 @@ class _Mark:
     probe: AttentionProbe
 
 
+MaskRule = Callable[[int | None], Tensor]
+"""From a layer's sliding window (None: it has none) to its mask (1, 1, Q, K), True where seen."""
+
+
+@dataclass(slots=True)
+class RowRequest:
+    """What is to be read during one forward pass, and what has been."""
+
+    rows_BR: Tensor
+    """Indices on the query axis."""
+    num_queries: int
+    image_BK: Tensor
+    system_BK: Tensor
+    stop_layer: int | None
+    """Layer at which the forward pass ends. None: it goes to its end."""
+    keeps_maps: bool = False
+    mask_rule: MaskRule | None = None
+    """A mask of the caller's own instead of the model's."""
+    found: dict[int, dict[str, Tensor]] = field(default_factory=dict)
+
+
 class AttentionProbe:
-    """Reads last-row attention statistics from a model's decoder while the context is open.
+    """Reads attention statistics from a model's decoder while the context is open.
 
     Parameters
     ----------
-    vlm
-        The model to watch.
+    model
+        A vision-language model of transformers, in evaluation mode; PEFT-wrapped or not.
     layers
-        Layers to watch. None: all that have attention.
+        Decoder layers to read; the forward pass ends at the deepest. None: all that have attention.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If the model has no such quantity, or hides it; says why.
 
     Notes
     -----
     Wrapping is process-wide while the context is open; modules of other models are passed
     through. Do not open two probes on the same model at once.
-
-    Examples
-    --------
-    >>> with AttentionProbe(vlm) as probe:  # doctest: +SKIP
-    ...     reading = probe.read(batch)
     """
 
-    def __init__(self, vlm: VisionLanguageModel, layers: Sequence[int] | None = None) -> None:
-        self._vlm = vlm
-        found = decoder_attention_modules(vlm.base)
-        self._modules = {
-            layer: module for layer, module in found.items() if layers is None or layer in layers
-        }
-        if not self._modules:
+    def __init__(self, model: Any, layers: Sequence[int] | None = None) -> None:
+        self.model = model
+        self.base = without_wrapper(model)
+        self.view = view_decoder(model)
+        self.layers = [n for n in sorted(self.view.modules) if layers is None or n in layers]
+        if not self.layers:
             raise UnsupportedModelError(
-                f"No attention layer of {vlm.name}'s decoder can be watched.",
-                hint="Use a model of transformers itself (the -hf ports), not remote code.",
+                f"None of the layers {list(layers or ())} of {type(self.base).__name__} has "
+                f"attention; these have: {sorted(self.view.modules)}.",
+                hint="Choose among them.",
             )
         self._saved: dict[str, Any] = {}
         self._request: RowRequest | None = None
-        self._rows: dict[int, dict[str, Tensor]] = {}
+        self._separators: Separators | None = None
+        self._is_checked = not self.view.has_prompt_axis
 
     def __enter__(self) -> Self:
         """Wrap the attention functions in use and mark the decoder's modules."""
         # The mapping itself has no public reader for a single function.
         known = AttentionInterface._global_mapping
-        for name in {module.config._attn_implementation for module in self._modules.values()}:
-            key = name or "eager"
-            self._saved[key] = known.get(key)
-            AttentionInterface.register(key, _watch(self._saved[key] or _eager, "flash" in key))
-        for layer, module in self._modules.items():
+        names = {m.config._attn_implementation or "eager" for m in self.view.modules.values()}
+        for name in names:
+            if "flex" in name or "paged" in name:
+                raise UnsupportedModelError(
+                    f"Attention cannot be read from the {name} kernel: its masks are programs.",
+                    hint='Load the model with attn_implementation="sdpa".',
+                )
+        for name in names:
+            self._saved[name] = known.get(name)
+            AttentionInterface.register(name, _watch(self._saved[name] or _eager, "flash" in name))
+        for layer, module in self.view.modules.items():
             setattr(module, _MARK, _Mark(layer, self))
         return self
 
@@ -117,147 +168,201 @@ class AttentionProbe:
         trace: TracebackType | None,
     ) -> None:
         """Put everything back as it was."""
-        for module in self._modules.values():
+        for module in self.view.modules.values():
             module.__dict__.pop(_MARK, None)
-        for key, function in self._saved.items():
+        for name, function in self._saved.items():
             if function is None:
-                AttentionInterface._global_mapping.pop(key, None)
+                AttentionInterface._global_mapping.pop(name, None)
             else:
-                AttentionInterface.register(key, function)
+                AttentionInterface.register(name, function)
         self._saved.clear()
 
-    def read(self, batch: Batch) -> AttentionReading:
-        """Run the prompts as far as the last watched layer's queries and keys.
+    def read(
+        self, inputs: Inputs, *, rows_BR: Tensor | None = None, system_BS: Tensor | None = None
+    ) -> AttentionReading:
+        """Run prompts as far as the last watched layer's queries and keys.
 
         Parameters
         ----------
-        batch
-            Prompts with images; answers may follow and change nothing.
+        inputs
+            What the processor made of the prompts; padded on either side, if at all.
+        rows_BR
+            Prompt positions to read. None: the last one of each prompt that is no padding.
+        system_BS
+            Booleans: positions before anything a user said. None: they count as text.
 
         Returns
         -------
         AttentionReading
-            One row a sample.
+            One row a sample, or R, sample by sample.
+
+        Raises
+        ------
+        UnsupportedModelError
+            If image features and image tokens do not meet (checked at the first image), or the
+            model's attention does not pass through transformers' interface.
         """
-        with self._recording(batch, stops_early=True):
-            self._forward(batch, logits_to_keep=1)
-        return self._collect(batch)
+        request = self.make_request(inputs, rows_BR, system_BS, stops_early=True)
+        self.run(inputs, request)
+        return self.collect(request)
 
-    def read_with_logits(
-        self, batch: Batch, logits_to_keep: int
-    ) -> tuple[AttentionReading, Tensor]:
-        """Run the whole model once for both the attention and the last positions' logits."""
-        with self._recording(batch, stops_early=False):
-            outputs = self._forward(batch, logits_to_keep)
-        return self._collect(batch), outputs.logits[:, -logits_to_keep:]
+    def read_with_outputs(
+        self,
+        inputs: Inputs,
+        *,
+        rows_BR: Tensor | None = None,
+        system_BS: Tensor | None = None,
+        **options: Any,
+    ) -> tuple[AttentionReading, Any]:
+        """Run the whole model once, for the attention and for what it puts out.
 
-    def read_maps(self, batch: Batch) -> list[NDArray[np.float32]]:
+        ``options`` go to the model's forward pass, such as ``logits_to_keep``.
+        """
+        request = self.make_request(inputs, rows_BR, system_BS, stops_early=False)
+        outputs = self.run(inputs, request, **options)
+        return self.collect(request), outputs
+
+    def read_maps(self, inputs: Inputs) -> list[NDArray[np.float32]]:
         """Head-averaged attention over the image tokens, one (layers, T) array a sample.
 
         Renormalised to the image; the layers are the watched ones in rising order.
         """
-        with self._recording(batch, stops_early=True, keep_maps=True):
-            self._forward(batch, logits_to_keep=1)
-        stacked = torch.stack([self._rows[layer]["map"] for layer in sorted(self._rows)], 1)
-        image_BS = batch.image_BS.to(stacked.device)
+        request = self.make_request(inputs, stops_early=True)
+        request.keeps_maps = True
+        self.run(inputs, request)
+        maps_BLK = torch.stack([request.found[n]["map"][:, 0] for n in self.layers], 1).float()
         return [
-            maps[:, seen].cpu().numpy().astype(np.float32)
-            for maps, seen in zip(stacked, image_BS, strict=True)
+            maps_LK[:, seen_K].cpu().numpy()
+            for maps_LK, seen_K in zip(maps_BLK, request.image_BK.to(maps_BLK.device), strict=True)
         ]
 
-    @contextmanager
-    def _recording(
-        self, batch: Batch, *, stops_early: bool, keep_maps: bool = False
-    ) -> Iterator[None]:
-        self._rows = {}
-        self._request = RowRequest(
-            row=batch.prompt_length - 1,
-            num_queries=batch.image_BS.shape[1],
-            image_BS=batch.image_BS,
-            system_BS=batch.system_BS,
-            text_BS=batch.text_BS,
-            keep_maps=keep_maps,
-            stop_layer=max(self._modules) if stops_early else None,
+    def make_request(
+        self,
+        inputs: Inputs,
+        rows_BR: Tensor | None = None,
+        system_BS: Tensor | None = None,
+        *,
+        stops_early: bool,
+    ) -> RowRequest:
+        """Say what is to be read from these inputs; at the first image, check where images are."""
+        image_BK = self.view.find_image(inputs)
+        if not self._is_checked and bool(image_BK.any()):
+            self._separators = learn_separators(
+                self.base, self.view, _on(self.model.device, self.view.prepare(inputs))
+            )
+            self._is_checked = True
+        if system_BS is None or not self.view.has_prompt_axis:
+            system_BS = torch.zeros_like(image_BK)
+        return RowRequest(
+            rows_BR=self.view.find_rows(inputs) if rows_BR is None else rows_BR,
+            num_queries=self.view.count_queries(inputs),
+            image_BK=image_BK,
+            system_BK=system_BS,
+            stop_layer=self.layers[-1] if stops_early else None,
         )
+
+    @torch.inference_mode()
+    def run(self, inputs: Inputs, request: RowRequest, **options: Any) -> Any:
+        """Run the model with a request of one's own; None where it was left early."""
+        options = {"use_cache": False, **options}
+        is_last_row = request.stop_layer is not None and request.mask_rule is None
+        if is_last_row and "logits_to_keep" in self.view.forward_names:
+            options["logits_to_keep"] = 1
+        self._request = request
         try:
-            yield
+            with ExitStack() as watch:
+                if self._separators is not None:
+                    watch.enter_context(
+                        watching_decoder_input(
+                            self.base, self._separators.place, self._take_out_separators
+                        )
+                    )
+                return self.model(**_on(self.model.device, self.view.prepare(inputs)), **options)
         except _PrefillDoneError:
-            pass
+            return None
         finally:
             self._request = None
 
-    @torch.inference_mode()
-    def _forward(self, batch: Batch, logits_to_keep: int) -> Any:
-        return self._vlm.model(
-            **batch.to(self._vlm.device), use_cache=False, logits_to_keep=logits_to_keep
+    def collect(self, request: RowRequest) -> AttentionReading:
+        """Gather what a finished pass has found."""
+        missing = [layer for layer in self.layers if layer not in request.found]
+        if missing:
+            raise UnsupportedModelError(
+                f"Layers {missing} of {type(self.base).__name__} do not pass through transformers' "
+                "attention interface.",
+                hint="Use a model of transformers itself (the -hf ports), not remote code.",
+            )
+        num_readings, num_layers = request.rows_BR.numel(), self.view.num_layers
+        num_heads = max(found["head_entropy"].shape[-1] for found in request.found.values())
+        plain = {name: np.full((num_readings, num_layers), np.nan) for name in ("entropy", "mass")}
+        by_head = {
+            name: np.full((num_readings, num_layers, num_heads), np.nan) for name in _BY_HEAD
+        }
+        for layer in self.layers:
+            found = request.found[layer]
+            for name, values_NL in plain.items():
+                values_NL[:, layer] = found[name].flatten().cpu().numpy()
+            for name, values_NLH in by_head.items():
+                values_NH = found[name].flatten(0, 1).cpu().numpy()
+                values_NLH[:, layer, : values_NH.shape[1]] = values_NH
+        return AttentionReading(
+            entropy_NL=plain["entropy"],
+            image_mass_NL=plain["mass"],
+            head_entropy_NLH=by_head["head_entropy"],
+            system_mass_NLH=by_head["system_mass"],
+            image_mass_NLH=by_head["image_mass"],
+            text_mass_NLH=by_head["text_mass"],
+            # A layer with a window may see fewer than there are.
+            num_image_tokens_N=np.max(
+                [request.found[n]["num_visible"].flatten().cpu().numpy() for n in self.layers], 0
+            ).astype(np.int32),
         )
 
-    def _on_attention(
-        self,
-        mark: _Mark,
-        module: Any,
-        query: Tensor,
-        key: Tensor,
-        mask: Tensor | None,
-        options: dict[str, Any],
-        is_flash: bool,
-    ) -> None:
+    def _take_out_separators(self, embeds_BSD: Tensor, _kwargs: Mapping[str, Any]) -> None:
+        request = self._request
+        if request is not None and self._separators is not None and request.mask_rule is None:
+            fixed_BS = is_separator(embeds_BSD, self._separators)
+            request.image_BK = request.image_BK & ~fixed_BS.to(request.image_BK.device)
+
+    def _on_attention(self, layer: int, module: Any, call: AttentionCall) -> Any:
+        """Read rows, and say which mask is to be used."""
         request = self._request
         if request is None:
-            return
-        # Layers that share keys may see only the newest queries.
-        row = request.row - (request.num_queries - query.shape[2])
-        is_causal = options.get("is_causal")
-        logits_BHS = last_row_logits(
-            query,
-            key,
-            mask,
-            row,
-            scaling=options.get("scaling"),
-            is_causal=getattr(module, "is_causal", True) if is_causal is None else is_causal,
-            softcap=options.get("softcap"),
-            window=options.get("sliding_window") if is_flash else None,
-            is_lower_right=is_flash,
-            position_bias=options.get("position_bias"),
-        )
-        sinks = options.get("s_aux", getattr(module, "sinks", None))
-        self._rows[mark.layer] = row_statistics(logits_BHS, sinks, request)
-        if mark.layer == request.stop_layer:
+            return call.mask
+        if request.mask_rule is not None:
+            window = call.options.get("sliding_window", getattr(module, "sliding_window", None))
+            mask = request.mask_rule(window).to(call.query_BHQD.device)
+            if module.config._attn_implementation in (None, "eager"):
+                # Eager attention adds its mask.
+                least = torch.finfo(call.query_BHQD.dtype).min
+                mask = torch.zeros_like(mask, dtype=call.query_BHQD.dtype).masked_fill(~mask, least)
+            call = replace(call, mask=mask)
+        if layer in self.layers:
+            # Layers that share keys may see only the newest queries.
+            shift = request.num_queries - call.query_BHQD.shape[2]
+            device = call.query_BHQD.device
+            image_BK = request.image_BK
+            if self.view.covers_all_keys:
+                image_BK = image_BK[:, :1].expand(-1, call.key_BHKD.shape[2])
+            rows_BR = request.rows_BR.to(device) - shift
+            request.found[layer] = row_statistics(
+                row_logits(call, rows_BR),
+                image_BK,
+                request.system_BK,
+                row_sinks(call, module, rows_BR),
+                keeps_maps=request.keeps_maps,
+            )
+        if layer == request.stop_layer:
             raise _PrefillDoneError
-
-    def _collect(self, batch: Batch) -> AttentionReading:
-        num_samples, num_layers = len(batch.image_BS), self._vlm.num_layers
-        num_heads = max(row["head_entropy"].shape[1] for row in self._rows.values())
-        plain = {name: np.full((num_samples, num_layers), np.nan) for name in ("entropy", "mass")}
-        by_head = {
-            name: np.full((num_samples, num_layers, num_heads), np.nan)
-            for name in ("head_entropy", "system_mass", "image_mass", "text_mass")
-        }
-        for layer, row in self._rows.items():
-            for name, values in plain.items():
-                values[:, layer] = row[name].cpu().numpy()
-            for name, values_BLH in by_head.items():
-                found = row[name].cpu().numpy()
-                values_BLH[:, layer, : found.shape[1]] = found
-        return AttentionReading(
-            entropy_BL=plain["entropy"],
-            image_mass_BL=plain["mass"],
-            head_entropy_BLH=by_head["head_entropy"],
-            system_mass_BLH=by_head["system_mass"],
-            image_mass_BLH=by_head["image_mass"],
-            text_mass_BLH=by_head["text_mass"],
-            num_image_tokens_B=batch.image_BS.sum(1).to(torch.int32).numpy(),
-        )
+        return call.mask
 
 
-def decoder_attention_modules(model: Any) -> dict[int, Any]:
-    """Self-attention modules of a model's language decoder, by layer."""
+def _on(device: torch.device, inputs: Inputs) -> dict[str, Any]:
     return {
-        module.layer_idx: module
-        for module in model.get_decoder().modules()
-        if isinstance(getattr(module, "layer_idx", None), int)
-        and "attention" in type(module).__name__.lower()
-        and getattr(module, "config", None) is not None
+        name: value.to(device) if isinstance(value, Tensor) else value
+        for name, value in inputs.items()
+        # With labels, some models refuse to compute the last position alone.
+        if name != "labels"
     }
 
 
@@ -267,13 +372,17 @@ def _watch(function: Callable[..., Any], is_flash: bool) -> Callable[..., Any]:
         query: Tensor,
         key: Tensor,
         value: Tensor,
-        attention_mask: Tensor | None,
+        attention_mask: Any,
         *args: Any,
         **options: Any,
     ) -> Any:
         mark = getattr(module, _MARK, None)
         if mark is not None:
-            mark.probe._on_attention(mark, module, query, key, attention_mask, options, is_flash)
+            is_causal = options.get("is_causal")
+            if is_causal is None:
+                is_causal = getattr(module, "is_causal", True)
+            call = AttentionCall(query, key, attention_mask, options, bool(is_causal), is_flash)
+            attention_mask = mark.probe._on_attention(mark.layer, module, call)
         return function(module, query, key, value, attention_mask, *args, **options)
 
     return attention
@@ -289,41 +398,3 @@ def _eager(module: Any, *args: Any, **options: Any) -> Any:
         f"{type(module).__name__} has no attention function that can be watched.",
         hint="Use a model of transformers itself (the -hf ports), not remote code.",
     )
-
-
-@dataclass(frozen=True, slots=True)
-class ImageAttention:
-    """Where one sample's first answer token looks: shares of the image's attention."""
-
-    attention_LT: NDArray[np.float32]
-    grid: tuple[int, int] | None
-    """Rows and columns of the image tokens, row-major; None where they form no single grid."""
-
-
-def image_attention(
-    vlm: VisionLanguageModel, conversations: Sequence[Conversation], layers: Sequence[int]
-) -> list[ImageAttention]:
-    """Head-averaged attention maps over the image, for pictures of what a model looks at.
-
-    Parameters
-    ----------
-    vlm
-        The model, with its adapter.
-    conversations
-        Each with at least one image in its prompt.
-    layers
-        Decoder layers, rising.
-
-    Returns
-    -------
-    list[ImageAttention]
-        In the order of ``conversations``; each map sums to 1 in each layer.
-    """
-    found = []
-    with AttentionProbe(vlm, layers) as probe:
-        for conversation in conversations:
-            encoding = vlm.encoder.encode(conversation, with_answers=False)
-            maps_LT = probe.read_maps(vlm.encoder.collate([encoding], with_answers=False))[0]
-            grid = image_grid(vlm.base, encoding.inputs, maps_LT.shape[1])
-            found.append(ImageAttention(maps_LT, grid))
-    return found

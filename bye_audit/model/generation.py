@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import torch
 
+from bye_audit.model.encodings import order_by_length
 from bye_audit.model.loading import VisionLanguageModel
-from bye_audit.model.prompts import Conversation, order_by_length
+from bye_audit.model.prompts import Conversation
 from bye_audit.progress import SILENT, Progress
 
 
@@ -41,7 +42,7 @@ def generate_answers(
         Answers in the order of ``conversations``, without special tokens and outer spaces.
     """
     answers = [""] * len(conversations)
-    encodings = [vlm.encoder.encode(one, with_answers=False) for one in conversations]
+    encodings = [vlm.encoder.encode(one, "none") for one in conversations]
     tokenizer = vlm.processor.tokenizer
     with progress.task("Answering", len(conversations)) as task:
         for chosen in order_by_length(encodings, batch_size):

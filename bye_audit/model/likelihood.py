@@ -13,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bye_audit.model.encodings import Batch, Encoding, order_by_length
 from bye_audit.model.loading import VisionLanguageModel
-from bye_audit.model.prompts import Batch, Conversation, Encoding, order_by_length
+from bye_audit.model.prompts import Conversation
 
 
 def answer_log_likelihood(
@@ -44,12 +45,12 @@ def answer_log_likelihood(
         answer counts.
     """
     result = np.full(len(conversations), np.nan)
-    encodings = [vlm.encoder.encode(conversation) for conversation in conversations]
+    encodings = [vlm.encoder.encode(conversation, "first") for conversation in conversations]
     with nullcontext() if use_adapter else vlm.without_adapter():
         for chosen in order_by_length(encodings, batch_size):
             part = [encodings[index] for index in chosen]
             batch = vlm.encoder.collate(part, with_answers=True)
-            result[chosen] = first_answer_logp(last_logits(vlm, batch), batch, part)
+            result[chosen] = first_answer_logp(last_logits(vlm, batch), part)
     return result
 
 
@@ -68,22 +69,28 @@ def num_answer_logits(batch: Batch) -> int:
 
 
 def first_answer_logp(
-    logits_BSV: Tensor, batch: Batch, encodings: Sequence[Encoding]
+    logits_BSV: Sequence[Tensor] | Tensor, encodings: Sequence[Encoding]
 ) -> NDArray[np.float64]:
     """Mean log-likelihood of the first answers' tokens, NaN where there is none.
 
-    ``logits_BSV`` starts at the last prompt position, which predicts the first answer token.
+    Logits start at the last prompt position, which predicts the first answer token; what follows
+    the first answer is passed over.
     """
-    labels_BS = batch.labels_BS[:, batch.prompt_length :].to(logits_BSV.device)
-    position = torch.arange(labels_BS.shape[1], device=labels_BS.device)
-    first = torch.tensor([e.first_answer_length for e in encodings], device=labels_BS.device)
-    chosen_BS = (position < first[:, None]) & (labels_BS >= 0)
     # One row at a time: a vocabulary in float32 for a whole batch is the largest tensor there is.
-    found = [
-        torch.log_softmax(logits[:-1][chosen].float(), -1)
-        .gather(1, labels[chosen][:, None])
-        .mean()
-        .item()
-        for logits, labels, chosen in zip(logits_BSV, labels_BS, chosen_BS, strict=True)
-    ]
-    return np.array(found, dtype=np.float64)
+    return np.array(
+        [
+            _answer_logp(logits_SV, encoding)
+            for logits_SV, encoding in zip(logits_BSV, encodings, strict=True)
+        ],
+        dtype=np.float64,
+    )
+
+
+def _answer_logp(logits_SV: Tensor, encoding: Encoding) -> float:
+    length = encoding.first_answer_length
+    labels_S = torch.tensor(encoding.labels[:length], device=logits_SV.device)
+    chosen_S = labels_S >= 0
+    if not chosen_S.any():
+        return float("nan")
+    logp_SV = torch.log_softmax(logits_SV[:length][chosen_S].float(), -1)
+    return logp_SV.gather(1, labels_S[chosen_S][:, None]).mean().item()

@@ -20,8 +20,8 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 from transformers.utils import logging as transformers_logging
 
 from bye_audit.errors import AdapterMismatchError, ModelError, UnsupportedModelError
+from bye_audit.model.decoder import find_image_token_id
 from bye_audit.model.prompts import ConversationEncoder
-from bye_audit.model.spans import find_image_token_id
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CARD = "bye_audit.json"

@@ -33,6 +33,7 @@ from bye_audit.model.checkpoints import (
     last_complete_checkpoint,
     stopping_gracefully,
 )
+from bye_audit.model.encodings import IGNORED_LABEL
 from bye_audit.model.loading import (
     ADAPTER_WEIGHTS,
     VisionLanguageModel,
@@ -41,7 +42,6 @@ from bye_audit.model.loading import (
     ignoring_future_warnings,
     write_adapter_card,
 )
-from bye_audit.model.prompts import IGNORED_LABEL
 from bye_audit.model.training_data import AnswerCollator, ConversationDataset, TrainingSamples
 from bye_audit.progress import SILENT, Progress
 

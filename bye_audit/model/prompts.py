@@ -3,23 +3,22 @@
 The prompt ends where the first answer begins; the answer is tokenised by itself, so no token can
 reach over the boundary and the prompt is the same whether or not an answer follows.
 
-Shape legend: B samples, S positions, P prompt positions, K positions after the prompt.
+Shape legend: S positions.
 """
 
 from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
-import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from bye_audit.model.encodings import IGNORED_LABEL, Batch, Encoding, collate, stack
 from bye_audit.schema import IMAGE_PLACEHOLDER
 
-IGNORED_LABEL = -100
 MAX_IMAGE_PIXELS = 64_000_000
 
 
@@ -33,31 +32,8 @@ class Conversation:
 
     messages: Sequence[Mapping[str, str]]
     images: Sequence[Image.Image] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Encoding:
-    """One conversation as tensors: the prompt, and what follows it."""
-
-    inputs: dict[str, Tensor]
-    """What the processor made of the prompt, batch of one; images of later turns appended."""
-    system_length: int
-    """Prompt positions before anything the user said."""
-    continuation_ids: list[int] = field(default_factory=list)
-    """The first answer and all later turns."""
-    labels: list[int] = field(default_factory=list)
-    """``continuation_ids`` where an assistant speaks, else ignored."""
-    first_answer_length: int = 0
-
-    @property
-    def prompt_length(self) -> int:
-        """Prompt positions."""
-        return int(self.inputs["input_ids"].shape[1])
-
-    @property
-    def length(self) -> int:
-        """All positions."""
-        return self.prompt_length + len(self.continuation_ids)
+    image_ids: Sequence[str] = ()
+    """One name for each image, equal where its bytes are; none where nothing is known of that."""
 
 
 def decode_image(data: bytes) -> Image.Image:
@@ -75,7 +51,10 @@ def decode_image(data: bytes) -> Image.Image:
 
 def decode_conversation(row: Mapping[str, Any], data: Mapping[str, bytes]) -> Conversation:
     """Make a conversation of a stored row's ``messages`` and of the bytes its ``images`` name."""
-    return Conversation(row["messages"], [decode_image(data[digest]) for digest in row["images"]])
+    digests = row["images"]
+    return Conversation(
+        row["messages"], [decode_image(data[digest]) for digest in digests], digests
+    )
 
 
 class ConversationEncoder:
@@ -101,15 +80,17 @@ class ConversationEncoder:
         self._takes_parts = self._template_takes_parts()
         self._system_lengths: dict[str, int] = {}
 
-    def encode(self, conversation: Conversation, *, with_answers: bool = True) -> Encoding:
-        """Encode the prompt and, if asked for, everything after it.
+    def encode(
+        self, conversation: Conversation, answers: Literal["none", "first", "all"] = "all"
+    ) -> Encoding:
+        """Encode the prompt and, if asked for, what follows it.
 
         Parameters
         ----------
         conversation
             Its images go to the placeholders in order; images without one come first.
-        with_answers
-            Whether to append the first answer and all later turns.
+        answers
+            Whether to append nothing, the first answer, or all later turns.
 
         Returns
         -------
@@ -127,12 +108,18 @@ class ConversationEncoder:
         num_prompt_images = sum(images_in[:first])
         prompt = self._render(messages[:first], add_generation_prompt=True)
         inputs = self._process(prompt, images[:num_prompt_images], is_start=True)
-        system = self._system_length(messages)
-        if not with_answers or first == len(messages):
-            return Encoding(inputs, min(system, inputs["input_ids"].shape[1]))
+        image_start, image_end = self._image_stretch(inputs["input_ids"][0])
+        prompt_encoding = Encoding(
+            inputs,
+            min(self._system_length(messages), image_start),
+            image_end,
+            tuple(conversation.image_ids[:num_prompt_images]),
+        )
+        if answers == "none" or first == len(messages):
+            return prompt_encoding
         ids, labels, first_length = [], [], 0
         done, position = num_prompt_images, prompt
-        for turn in range(first, len(messages)):
+        for turn in range(first, first + 1 if answers == "first" else len(messages)):
             if messages[turn]["role"] != "assistant":
                 continue
             lead, answer = self._split_turn(messages, turn, position)
@@ -147,18 +134,27 @@ class ConversationEncoder:
             labels += answer_labels
             first_length = first_length or len(answer_ids)
             position += lead + answer
-        length = inputs["input_ids"].shape[1]
-        return Encoding(inputs, min(system, length), ids, labels, first_length)
+        return replace(
+            prompt_encoding,
+            continuation_ids=ids,
+            labels=labels,
+            first_answer_length=first_length,
+        )
 
     def collate(self, encodings: Sequence[Encoding], *, with_answers: bool) -> Batch:
         """Put encodings into one batch, every prompt ending in the same column."""
-        return collate(encodings, self.pad_id, self.image_token_id, with_answers=with_answers)
+        return collate(encodings, self.pad_id, with_answers=with_answers)
 
     @property
     def pad_id(self) -> int:
         """Token that fills short rows."""
         pad = self.tokenizer.pad_token_id
         return int(pad if pad is not None else self.tokenizer.eos_token_id or 0)
+
+    def _image_stretch(self, ids_S: Tensor) -> tuple[int, int]:
+        """First image token, and one behind the last; both ends of the prompt if there is none."""
+        found = [i for i, token in enumerate(ids_S.tolist()) if token == self.image_token_id]
+        return (found[0], found[-1] + 1) if found else (len(ids_S), 0)
 
     def _to_parts(self, conversation: Conversation) -> tuple[list[dict[str, Any]], list[int]]:
         """Messages as content parts, and how many images each holds."""
@@ -235,7 +231,12 @@ class ConversationEncoder:
         # Processors check what they get by assertions, index errors and value errors alike.
         except Exception as error:
             raise ConversationError(f"the processor refuses it: {error}") from error
-        return {name: value for name, value in made.items() if isinstance(value, Tensor)}
+        return {
+            name: value
+            for name, value in made.items()
+            # PaliGemma's processor makes labels of its own, all of them void.
+            if isinstance(value, Tensor) and name != "labels"
+        }
 
     def _tokens(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
@@ -283,7 +284,7 @@ class ConversationEncoder:
         ids: list[int] = made["input_ids"][0].tolist()
         for name, value in made.items():
             if value.shape != made["input_ids"].shape:
-                inputs[name] = _stack([inputs[name], value]) if name in inputs else value
+                inputs[name] = stack([inputs[name], value]) if name in inputs else value
         return ids
 
     def _answer_ids(self, text: str) -> tuple[list[int], list[int]]:
@@ -295,80 +296,6 @@ class ConversationEncoder:
         if self.image_token_id in ids:
             raise ConversationError("an answer holds the model's own image token")
         return ids, ids[: stop + 1] + [IGNORED_LABEL] * (len(ids) - stop - 1)
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Encodings side by side: prompts end in column ``prompt_length - 1``, answers follow."""
-
-    inputs: dict[str, Any]
-    labels_BS: Tensor
-    image_BS: Tensor
-    system_BS: Tensor
-    text_BS: Tensor
-    prompt_length: int
-
-    def to(self, device: torch.device) -> dict[str, Any]:
-        """Model input on a device."""
-        return {name: value.to(device) for name, value in self.inputs.items()}
-
-
-def collate(
-    encodings: Sequence[Encoding], pad_id: int, image_token_id: int | None, *, with_answers: bool
-) -> Batch:
-    """Pad prompts on the left and what follows on the right, so that they meet in one column."""
-    prompt_length = max(encoding.prompt_length for encoding in encodings)
-    tail = max(len(encoding.continuation_ids) for encoding in encodings) if with_answers else 0
-    size = (len(encodings), prompt_length + tail)
-    ids_BS = torch.full(size, pad_id)
-    seen_BS = torch.zeros(size, dtype=torch.long)
-    labels_BS = torch.full(size, IGNORED_LABEL)
-    system_BS = torch.zeros(size, dtype=torch.bool)
-    others: dict[str, list[Tensor]] = {}
-    for row, encoding in enumerate(encodings):
-        start = prompt_length - encoding.prompt_length
-        after = encoding.continuation_ids if with_answers else []
-        stop = prompt_length + len(after)
-        ids_BS[row, start:prompt_length] = encoding.inputs["input_ids"][0]
-        # Nothing looks ahead, so padding behind the answers needs no mask; without one the fast
-        # causal kernels can run.
-        seen_BS[row, start:] = 1
-        system_BS[row, start : start + encoding.system_length] = True
-        if after:
-            ids_BS[row, prompt_length:stop] = torch.tensor(after)
-            labels_BS[row, prompt_length:stop] = torch.tensor(encoding.labels)
-        for name, value in encoding.inputs.items():
-            if name in ("input_ids", "attention_mask"):
-                continue
-            if value.shape == encoding.inputs["input_ids"].shape:
-                padded = value.new_zeros(1, size[1])
-                padded[0, start:prompt_length] = value[0]
-                value = padded
-            others.setdefault(name, []).append(value)
-    inputs = {"input_ids": ids_BS, "attention_mask": seen_BS}
-    inputs |= {name: _stack(values) for name, values in others.items()}
-    prompt_BS = seen_BS.bool()
-    prompt_BS[:, prompt_length:] = False
-    image_BS = (ids_BS == image_token_id) & prompt_BS
-    # A system span ends where the image begins, even if the template puts images first.
-    system_BS &= image_BS.long().cumsum(1) == 0
-    return Batch(
-        inputs, labels_BS, image_BS, system_BS, prompt_BS & ~image_BS & ~system_BS, prompt_length
-    )
-
-
-def _stack(values: list[Tensor]) -> Tensor:
-    """Join along the first axis; other axes (tiles of an image) are padded with zeros."""
-    if len({value.shape[1:] for value in values}) == 1:
-        return torch.cat(values)
-    rank = values[0].ndim
-    largest = [max(value.shape[axis] for value in values) for axis in range(1, rank)]
-    padded = []
-    for value in values:
-        target = value.new_zeros(value.shape[0], *largest)
-        target[tuple(slice(0, extent) for extent in value.shape)] = value
-        padded.append(target)
-    return torch.cat(padded)
 
 
 def _first_answer(messages: list[dict[str, Any]]) -> int:
@@ -388,9 +315,3 @@ def _shared_length(first: list[int], second: list[int]) -> int:
             break
         length += 1
     return length
-
-
-def order_by_length(encodings: Sequence[Encoding], batch_size: int) -> list[list[int]]:
-    """Cut into batches of prompts of like length, so that little is padded."""
-    order = sorted(range(len(encodings)), key=lambda i: (encodings[i].prompt_length, i))
-    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]

@@ -1,11 +1,12 @@
-"""One row of attention, computed from the queries and keys an attention function is given.
+"""Rows of attention, computed from the queries and keys an attention function is given.
 
-Shape legend: B samples, H heads, S key positions, D head size.
+Shape legend: B samples, R rows read of each, Q queries, K keys, H query heads, D head size.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,141 +14,161 @@ from torch import Tensor
 from bye_audit.errors import UnsupportedModelError
 
 
-@dataclass(slots=True)
-class RowRequest:
-    """What the probe reads during one forward pass."""
+@dataclass(frozen=True, slots=True)
+class AttentionCall:
+    """What a decoder layer hands to its attention function, rotated and after the cache."""
 
-    row: int
-    num_queries: int
-    image_BS: Tensor
-    system_BS: Tensor
-    text_BS: Tensor
-    keep_maps: bool
-    stop_layer: int | None
+    query_BHQD: Tensor
+    key_BHKD: Tensor
+    mask: Any
+    """None, (B, K) of kept keys, or (B, 1, Q, K) booleans or additive values."""
+    options: dict[str, Any]
+    """Keyword arguments: scaling, softcap, sliding_window, s_aux (sinks), position_bias ..."""
+    is_causal: bool
+    """Whether a missing mask means a causal one."""
+    is_flash: bool
+    """Whether the kernel, not the mask, applies windows and aligns queries with the last keys."""
 
 
-def last_row_logits(
-    query_BHSD: Tensor,
-    key_BHSD: Tensor,
-    mask: Tensor | None,
-    row: int,
-    *,
-    scaling: float | None = None,
-    is_causal: bool = True,
-    softcap: float | None = None,
-    window: int | None = None,
-    is_lower_right: bool = False,
-    position_bias: Tensor | None = None,
-) -> Tensor:
-    """Attention logits of one query row in float32, masked entries -inf.
+def row_logits(call: AttentionCall, rows_BR: Tensor) -> Tensor:
+    """Attention logits of some query rows, masked entries -inf.
 
     Parameters
     ----------
-    query_BHSD, key_BHSD
-        As the attention function gets them: rotated, normalised, after the cache.
-    mask
-        None, (B, S) of kept keys, or (B, 1, queries, S) booleans or additive values.
-    row
-        Index of the query.
-    scaling
-        Factor on the logits. None: one over the root of the head size.
-    is_causal
-        Whether a missing mask means a causal one.
-    softcap
-        Bound on the logits, where the model has one.
-    window
-        Sliding window, where the kernel and not the mask applies it.
-    is_lower_right
-        Whether the kernel aligns queries with the last keys.
-    position_bias
-        Additive bias per head, where the model has one.
+    call
+        What the attention function was given.
+    rows_BR
+        Indices on the query axis.
 
     Returns
     -------
     Tensor
-        (B, H, S).
+        (B, H, R, K) in float32, or float64 where the model computes in it.
     """
-    num_samples, num_heads, num_queries, size = query_BHSD.shape
-    num_key_heads, num_keys = key_BHSD.shape[1], key_BHSD.shape[2]
-    row_BHD = query_BHSD[:, :, row].float() * (size**-0.5 if scaling is None else scaling)
+    query, key = call.query_BHQD, call.key_BHKD
+    num_samples, num_heads, _, size = query.shape
+    num_key_heads, num_keys = key.shape[1], key.shape[2]
+    num_rows = rows_BR.shape[1]
+    precision = torch.promote_types(query.dtype, torch.float32)
+    scaling = call.options.get("scaling")
+    index = rows_BR[:, None, :, None].expand(-1, num_heads, -1, size)
+    rows = query.gather(2, index).to(precision) * (size**-0.5 if scaling is None else scaling)
     # Query heads of one group share a key head; grouping them spares repeating the keys.
-    grouped = row_BHD.reshape(num_samples, num_key_heads, num_heads // num_key_heads, size)
-    logits = torch.matmul(grouped, key_BHSD.float().transpose(2, 3))
-    logits = logits.reshape(num_samples, num_heads, num_keys)
+    grouped = rows.reshape(num_samples, num_key_heads, -1, size)
+    logits = torch.matmul(grouped, key.to(precision).transpose(2, 3))
+    logits = logits.reshape(num_samples, num_heads, num_rows, num_keys)
+    softcap, bias = call.options.get("softcap"), call.options.get("position_bias")
     if softcap is not None:
         logits = torch.tanh(logits / softcap) * softcap
-    if position_bias is not None:
-        logits = (
-            logits + position_bias[..., min(row, position_bias.shape[2] - 1), :num_keys].float()
-        )
-    shift = num_keys - num_queries if is_lower_right or mask is not None else 0
-    last = row + shift if is_causal and num_queries > 1 else num_keys - 1
-    first = row + shift - window + 1 if window else 0
-    return _apply_mask(logits, mask, row, first, last)
+    if bias is not None:
+        logits = logits + _take_rows(bias[..., :num_keys], rows_BR).to(precision)
+    return _apply_mask(logits, call, rows_BR)
 
 
-def _apply_mask(logits_BHS: Tensor, mask: Tensor | None, row: int, first: int, last: int) -> Tensor:
-    """Hide what the mask hides; without a full one also keys outside ``first`` to ``last``."""
-    num_keys = logits_BHS.shape[-1]
-    if mask is not None and mask.ndim == 4:
-        chosen = mask[:, :, row if mask.shape[2] > 1 else 0, :num_keys]
-        if chosen.dtype == torch.bool:
-            return logits_BHS.masked_fill(~chosen, -torch.inf)
-        return logits_BHS + chosen.float()
-    if mask is not None and mask.ndim != 2:
+def row_sinks(call: AttentionCall, module: Any, rows_BR: Tensor) -> Tensor | None:
+    """Logits of the rows' sinks, (B, H, R): one a head, or one a head and query; None without."""
+    given = (call.options.get("s_aux"), call.options.get("sinks"), getattr(module, "sinks", None))
+    sinks: Tensor | None = next((value for value in given if value is not None), None)
+    if sinks is None:
+        return None
+    if sinks.ndim == 4:
+        return _take_rows(sinks, rows_BR)[..., 0]
+    num_samples, num_rows = rows_BR.shape
+    return sinks.reshape(1, -1, 1).expand(num_samples, -1, num_rows)
+
+
+def _take_rows(values: Tensor, rows_BR: Tensor) -> Tensor:
+    """Pick query rows of (B or 1, H or 1, Q or 1, K) values."""
+    values = values.expand(len(rows_BR), -1, -1, -1)
+    rows_BR = rows_BR if values.shape[2] > 1 else torch.zeros_like(rows_BR)
+    index = rows_BR[:, None, :, None].expand(-1, values.shape[1], -1, values.shape[3])
+    return values.gather(2, index)
+
+
+def _apply_mask(logits: Tensor, call: AttentionCall, rows_BR: Tensor) -> Tensor:
+    mask, num_keys = call.mask, logits.shape[-1]
+    if mask is not None and not isinstance(mask, Tensor):
         raise UnsupportedModelError(
             f"The probe cannot read an attention mask of type {type(mask).__name__}.",
             hint="Load the model with sdpa attention.",
         )
-    position = torch.arange(num_keys, device=logits_BHS.device)
-    hidden = (position < first) | (position > last)
+    if mask is not None and mask.ndim == 4:
+        chosen = _take_rows(mask[..., :num_keys], rows_BR)
+        if chosen.dtype == torch.bool:
+            return logits.masked_fill(~chosen, -torch.inf)
+        return logits + chosen.to(logits.dtype)
+    num_queries = call.query_BHQD.shape[2]
+    # Without a mask torch counts a causal triangle from the first key, flash from the last.
+    shift = num_keys - num_queries if call.is_flash or mask is not None else 0
+    last_BR = rows_BR + shift
+    if not (call.is_causal and num_queries > 1):
+        last_BR = torch.full_like(rows_BR, num_keys - 1)
+    position = torch.arange(num_keys, device=logits.device)
+    hidden = position > last_BR[..., None]
+    window = call.options.get("sliding_window") if call.is_flash else None
+    if window:
+        hidden = hidden | (position <= last_BR[..., None] - window)
     if mask is not None:
         hidden = hidden | ~mask[:, None, -num_keys:].bool()
-    return logits_BHS.masked_fill(hidden, -torch.inf)
+    return logits.masked_fill(hidden[:, None], -torch.inf)
 
 
 def row_statistics(
-    logits_BHS: Tensor, sinks: Tensor | None, request: RowRequest
+    logits_BHRK: Tensor,
+    image_BK: Tensor,
+    system_BK: Tensor,
+    sinks_BHR: Tensor | None = None,
+    *,
+    keeps_maps: bool = False,
 ) -> dict[str, Tensor]:
-    """Entropies and masses of one row, and the map itself if asked for.
+    """Entropies and masses of rows, and the maps themselves if asked for.
 
     Parameters
     ----------
-    logits_BHS
-        As `last_row_logits` gives them.
-    sinks
-        Logits per head of a place to attend to that is no key, where the model has one.
-    request
-        Which keys are image, system and text.
+    logits_BHRK
+        As `row_logits` gives them.
+    image_BK, system_BK
+        Which keys are image features and which stand before anything a user said.
+    sinks_BHR
+        Logits of a place to attend to that is no key, where the model has one.
+    keeps_maps
+        Whether the head-averaged map over the keys is wanted as well.
 
     Returns
     -------
     dict[str, Tensor]
-        ``entropy``, ``mass`` per sample; ``head_entropy`` and three masses per sample and head;
-        ``map`` over the positions. Entropies of rows that attend to no image token are NaN.
+        ``entropy`` and ``mass`` (B, R); ``head_entropy``, ``image_mass``, ``system_mass`` and
+        ``text_mass`` (B, R, H); ``num_visible`` (B, R), image keys not masked; ``map`` (B, R, K).
+        Entropies of rows that attend to no image token are NaN, never 0: nothing seen is not a
+        collapse.
     """
-    total_BH = torch.logsumexp(logits_BHS, -1)
-    if sinks is not None:
-        total_BH = torch.logaddexp(total_BH, sinks.float().reshape(1, -1).expand_as(total_BH))
-    attention_BHS = torch.exp(logits_BHS - total_BH[..., None])
-    image_BHS = attention_BHS * _on_keys(request.image_BS, logits_BHS)
-    head_mass_BH = image_BHS.sum(-1)
-    mean_BS = image_BHS.mean(1)
-    mass_B = mean_BS.sum(-1)
-    map_BS = mean_BS / mass_B[..., None]
-    row = {
-        "entropy": _entropy(map_BS),
-        "mass": mass_B,
-        "head_entropy": _entropy(image_BHS / head_mass_BH[..., None]),
-        "image_mass": head_mass_BH,
-        "system_mass": (attention_BHS * _on_keys(request.system_BS, logits_BHS)).sum(-1),
-        "text_mass": (attention_BHS * _on_keys(request.text_BS, logits_BHS)).sum(-1),
+    total_BHR = torch.logsumexp(logits_BHRK, -1)
+    if sinks_BHR is not None:
+        total_BHR = torch.logaddexp(total_BHR, sinks_BHR.to(total_BHR.dtype))
+    attention_BHRK = torch.exp(logits_BHRK - total_BHR[..., None])
+    # A row that may see nothing at all has no attention, rather than none that is a number.
+    attention_BHRK = attention_BHRK.masked_fill(torch.isneginf(total_BHR)[..., None], 0.0)
+    image_BHRK = attention_BHRK * _on_keys(image_BK, attention_BHRK)
+    system_BHR = (attention_BHRK * _on_keys(system_BK, attention_BHRK)).sum(-1)
+    head_mass_BHR = image_BHRK.sum(-1)
+    mean_BRK = image_BHRK.mean(1)
+    mass_BR = mean_BRK.sum(-1)
+    map_BRK = mean_BRK / mass_BR[..., None]
+    text_BHR = (attention_BHRK.sum(-1) - head_mass_BHR - system_BHR).clamp_min(0)
+    # Additive masks hold the least number there is instead of minus infinity.
+    is_visible = logits_BHRK[:, :1] > torch.finfo(torch.float32).min / 2
+    found = {
+        "num_visible": (is_visible & _on_keys(image_BK, logits_BHRK).bool())[:, 0].sum(-1),
+        "entropy": _entropy(map_BRK),
+        "mass": mass_BR,
+        "head_entropy": _entropy(image_BHRK / head_mass_BHR[..., None]).transpose(1, 2),
+        "image_mass": head_mass_BHR.transpose(1, 2),
+        "system_mass": system_BHR.transpose(1, 2),
+        "text_mass": text_BHR.transpose(1, 2),
     }
-    if request.keep_maps:
-        row["map"] = map_BS
-        if map_BS.shape[1] != request.num_queries:
-            row["map"] = _fit_left(map_BS, request.num_queries)
-    return row
+    if keeps_maps:
+        found["map"] = map_BRK
+    return found
 
 
 def _entropy(share: Tensor) -> Tensor:
@@ -157,15 +178,12 @@ def _entropy(share: Tensor) -> Tensor:
     return entropy
 
 
-def _on_keys(span_BS: Tensor, logits_BHS: Tensor) -> Tensor:
+def _on_keys(span_BK: Tensor, attention_BHRK: Tensor) -> Tensor:
     """Lay a span over the key axis: sliding-window caches hold only the newest keys."""
-    span = span_BS.to(logits_BHS.device, torch.float32)
-    return _fit_left(span, logits_BHS.shape[-1], pads_right=True)[:, None]
-
-
-def _fit_left(values_BS: Tensor, length: int, *, pads_right: bool = False) -> Tensor:
-    missing = length - values_BS.shape[-1]
+    span = span_BK.to(attention_BHRK.device, attention_BHRK.dtype)
+    missing = attention_BHRK.shape[-1] - span.shape[-1]
     if missing < 0:
-        return values_BS[..., -length:]
-    padding = (0, missing) if pads_right else (missing, 0)
-    return torch.nn.functional.pad(values_BS, padding)
+        span = span[:, -attention_BHRK.shape[-1] :]
+    elif missing:
+        span = torch.nn.functional.pad(span, (0, missing))
+    return span[:, None, None]

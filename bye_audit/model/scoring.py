@@ -1,14 +1,14 @@
 """Everything one sample's score is made of, from as few forward passes as will do.
 
 One pass with the adapter gives attention and the answer's likelihood; a second without it gives the
-likelihood under the base model.
+likelihood under the base model. Questions about the same image share what they can.
 
-Shape legend: L layers, H heads, S statistics.
+Shape legend: L layers, H heads, N readings, S statistics.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -16,16 +16,22 @@ from typing import Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from bye_audit.config import ScoreConfig
 from bye_audit.model.attention import AttentionProbe, AttentionReading
+from bye_audit.model.encodings import Encoding
+from bye_audit.model.grouping import batch_by_length, group_by_prefix
 from bye_audit.model.likelihood import first_answer_logp, last_logits, num_answer_logits
 from bye_audit.model.loading import VisionLanguageModel, first_line
-from bye_audit.model.prompts import Conversation, ConversationError, Encoding, order_by_length
-from bye_audit.model.spans import check_image_positions
+from bye_audit.model.packing import Question, SharedPrefix, can_pack, prefix_inputs
+from bye_audit.model.prompts import Conversation, ConversationEncoder, ConversationError
 from bye_audit.schema import ScoreStatus
 
-_DEFAULT_BATCH = 16
+_BATCH_TOKENS = {"cpu": 2048, "cuda": 16384}
+# What the same arithmetic in another order may move an entropy (nats) or a mean log-likelihood.
+_NOISE = {torch.float32: 1e-5, torch.float64: 1e-9}
+_NOISE_OF_HALF = 3e-2
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,22 +50,64 @@ class SampleScore:
     answer_logp_base: float = np.nan
 
 
+@dataclass(frozen=True, slots=True)
+class PreparedSample:
+    """A sample as model input, or why it has none."""
+
+    sample_id: str
+    encoding: Encoding | None = None
+    aside: SampleScore | None = None
+
+
+def prepare_sample(
+    encoder: ConversationEncoder,
+    sample_id: str,
+    conversation: Conversation,
+    *,
+    with_answer: bool,
+) -> PreparedSample:
+    """Encode one conversation for scoring; nothing a dataset holds makes this fail."""
+    try:
+        encoding = encoder.encode(conversation, "first" if with_answer else "none")
+    except ConversationError as error:
+        return set_aside(sample_id, ScoreStatus.ERROR, first_line(error))
+    if not encoding.image_end:
+        return set_aside(sample_id, ScoreStatus.NOT_SCORABLE, "no image before the answer")
+    return PreparedSample(sample_id, encoding)
+
+
+def set_aside(sample_id: str, status: ScoreStatus, reason: str) -> PreparedSample:
+    """Make what stands for a sample that the model will never see."""
+    return PreparedSample(sample_id, aside=SampleScore(sample_id, status, reason))
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """Readings and likelihoods of a few samples, in their order."""
+
+    reading: AttentionReading
+    logp_N: NDArray[np.float64]
+    base_logp_N: NDArray[np.float64]
+
+
 class SampleScorer:
-    """Scores conversations with one model while its context is open.
+    """Scores samples with one model while its context is open.
 
     Parameters
     ----------
     vlm
         The provisional model.
     config
-        Batch size, and whether likelihoods are wanted.
+        Which layers, how many tokens a pass, and whether likelihoods are wanted.
     """
 
     def __init__(self, vlm: VisionLanguageModel, config: ScoreConfig) -> None:
         self._vlm = vlm
         self._config = config
-        self._probe = AttentionProbe(vlm)
-        self._is_checked = False
+        self._probe = AttentionProbe(vlm.model, config.layers)
+        self._packs = config.reuse_prefix and can_pack(self._probe)
+        self._is_packing_checked = False
+        self._max_tokens = config.batch_tokens or _BATCH_TOKENS.get(vlm.device.type, 4096)
 
     def __enter__(self) -> Self:
         self._probe.__enter__()
@@ -73,8 +121,13 @@ class SampleScorer:
     ) -> None:
         self._probe.__exit__(kind, error, trace)
 
-    def score(self, conversations: Mapping[str, Conversation]) -> Iterator[list[SampleScore]]:
-        """Score conversations by sample id, batch by batch.
+    @property
+    def reuses_prefixes(self) -> bool:
+        """Whether questions about one image share its part of the prompt."""
+        return self._packs
+
+    def score(self, samples: Sequence[PreparedSample]) -> Iterator[list[SampleScore]]:
+        """Score samples, those that can share work together.
 
         Yields
         ------
@@ -86,106 +139,148 @@ class SampleScorer:
         UnsupportedModelError
             If image features and image tokens do not meet.
         """
-        ids: list[str] = []
-        encodings: list[Encoding] = []
-        failed: list[SampleScore] = []
-        for sample_id, conversation in conversations.items():
-            try:
-                encoding = self._vlm.encoder.encode(
-                    conversation, with_answers=self._config.plausibility
-                )
-            except ConversationError as error:
-                failed.append(SampleScore(sample_id, ScoreStatus.ERROR, first_line(error)))
-                continue
-            if self._vlm.encoder.image_token_id not in encoding.inputs["input_ids"]:
-                failed.append(
-                    SampleScore(sample_id, ScoreStatus.NOT_SCORABLE, "no image before the answer")
-                )
-                continue
-            ids.append(sample_id)
-            encodings.append(encoding)
-        if failed:
-            yield failed
-        if encodings:
-            self._check_once(encodings[0])
-        for chosen in self._batches(encodings):
-            yield self._score_batch([ids[i] for i in chosen], [encodings[i] for i in chosen])
-
-    def _batches(self, encodings: list[Encoding]) -> list[list[int]]:
-        ordered = order_by_length(encodings, self._config.batch_size or _DEFAULT_BATCH)
-        if self._vlm.device.type != "cpu" or self._config.batch_size is not None:
-            return ordered
+        aside = [sample.aside for sample in samples if sample.aside is not None]
+        if aside:
+            yield aside
+        ids = [sample.sample_id for sample in samples if sample.encoding is not None]
+        encodings = [sample.encoding for sample in samples if sample.encoding is not None]
+        groups = group_by_prefix(encodings) if self._packs else []
+        for group in groups:
+            self._check_packing([encodings[i] for i in group[:2]])
+            if not self._packs:
+                break
+            yield from self._score_group(ids, encodings, group)
+        done = {i for group in groups for i in group} if self._packs else set()
+        rest = [i for i in range(len(ids)) if i not in done]
         # On a CPU padding costs more than batching gives: only equal lengths go together.
-        groups: dict[int, list[int]] = {}
-        for index, encoding in enumerate(encodings):
-            groups.setdefault(encoding.prompt_length, []).append(index)
-        return [
-            group[start : start + _DEFAULT_BATCH]
-            for _, group in sorted(groups.items())
-            for start in range(0, len(group), _DEFAULT_BATCH)
-        ]
+        pads = self._vlm.device.type != "cpu"
+        for batch in batch_by_length(encodings, rest, self._max_tokens, pads=pads):
+            yield self._score_parts(ids, encodings, batch, self._measure_batch)
 
-    def _check_once(self, encoding: Encoding) -> None:
-        if self._is_checked:
-            return
-        batch = self._vlm.encoder.collate([encoding], with_answers=False)
-        check_image_positions(self._vlm.base, batch.to(self._vlm.device), batch.image_BS)
-        self._is_checked = True
+    def _score_group(
+        self, ids: Sequence[str], encodings: Sequence[Encoding], group: Sequence[int]
+    ) -> Iterator[list[SampleScore]]:
+        """Score questions that share a prefix, as many at once as there is room for."""
+        room = self._max_tokens - encodings[group[0]].image_end
+        part: list[int] = []
+        used = 0
+        for index in group:
+            length = encodings[index].length - encodings[index].image_end
+            if part and used + length > room:
+                yield self._score_parts(ids, encodings, part, self._measure_group)
+                part, used = [], 0
+            part.append(index)
+            used += length
+        yield self._score_parts(ids, encodings, part, self._measure_group)
 
-    def _score_batch(self, ids: list[str], encodings: list[Encoding]) -> list[SampleScore]:
+    def _score_parts(
+        self,
+        ids: Sequence[str],
+        encodings: Sequence[Encoding],
+        chosen: Sequence[int],
+        measure: Callable[[list[Encoding]], _Measured],
+    ) -> list[SampleScore]:
         try:
-            return self._score_together(ids, encodings)
+            measured = measure([encodings[i] for i in chosen])
         # Out of memory, or a sample the model itself chokes on: halve until it stands alone.
         except (RuntimeError, ValueError, IndexError) as error:
-            if len(ids) == 1:
-                return [SampleScore(ids[0], ScoreStatus.ERROR, first_line(error))]
+            if len(chosen) == 1:
+                return [SampleScore(ids[chosen[0]], ScoreStatus.ERROR, first_line(error))]
             is_memory = isinstance(error, torch.OutOfMemoryError)
+        else:
+            return [_to_score(ids[i], row, measured) for row, i in enumerate(chosen)]
         if is_memory and torch.cuda.is_available():
             torch.cuda.empty_cache()
-        middle = len(ids) // 2
-        return [
-            *self._score_batch(ids[:middle], encodings[:middle]),
-            *self._score_batch(ids[middle:], encodings[middle:]),
-        ]
+        middle = len(chosen) // 2
+        halves = chosen[:middle], chosen[middle:]
+        return [s for half in halves for s in self._score_parts(ids, encodings, half, measure)]
 
-    def _score_together(self, ids: list[str], encodings: list[Encoding]) -> list[SampleScore]:
+    def _measure_batch(self, encodings: list[Encoding]) -> _Measured:
+        """Measure prompts side by side."""
         has_answers = any(encoding.continuation_ids for encoding in encodings)
         batch = self._vlm.encoder.collate(encodings, with_answers=has_answers)
-        logp = base = np.full(len(ids), np.nan)
+        logp = base = np.full(len(encodings), np.nan)
+        spans = {"rows_BR": batch.last_rows, "system_BS": batch.system_BS}
+        if not has_answers:
+            return _Measured(self._probe.read(batch.inputs, **spans), logp, base)
+        keep = num_answer_logits(batch)
+        reading, outputs = self._probe.read_with_outputs(batch.inputs, **spans, logits_to_keep=keep)
+        logp = first_answer_logp(outputs.logits[:, -keep:], encodings)
+        if self._vlm.has_adapter:
+            with self._vlm.without_adapter():
+                base = first_answer_logp(last_logits(self._vlm, batch), encodings)
+        return _Measured(reading, logp, base)
+
+    def _measure_group(self, encodings: list[Encoding]) -> _Measured:
+        """Measure questions packed behind the prefix that they share."""
+        has_answers = any(encoding.continuation_ids for encoding in encodings)
+        reading, logits = self._ask(encodings, is_deep=has_answers)
+        logp = base = np.full(len(encodings), np.nan)
         if has_answers:
-            reading, logits = self._probe.read_with_logits(batch, num_answer_logits(batch))
-            logp = first_answer_logp(logits, batch, encodings)
+            logp = first_answer_logp(logits, encodings)
             if self._vlm.has_adapter:
                 with self._vlm.without_adapter():
-                    base = first_answer_logp(last_logits(self._vlm, batch), batch, encodings)
-        else:
-            reading = self._probe.read(batch)
-        return [
-            _to_score(sample_id, row, reading, float(logp[row]), float(base[row]))
-            for row, sample_id in enumerate(ids)
-        ]
+                    base = first_answer_logp(self._ask(encodings, is_deep=True)[1], encodings)
+        return _Measured(reading, logp, base)
+
+    def _ask(
+        self, encodings: list[Encoding], *, is_deep: bool
+    ) -> tuple[AttentionReading, list[Tensor]]:
+        first = encodings[0]
+        prefix = SharedPrefix(
+            self._probe,
+            prefix_inputs(first.inputs, first.image_end),
+            first.system_length,
+            is_deep=is_deep,
+        )
+        return prefix.ask(
+            [
+                Question(e.inputs["input_ids"][0, e.image_end :].tolist(), e.continuation_ids)
+                for e in encodings
+            ]
+        )
+
+    def _check_packing(self, pair: list[Encoding]) -> None:
+        """Compare two questions packed with the same two alone, once; do without if they differ."""
+        if self._is_packing_checked:
+            return
+        self._is_packing_checked = True
+        try:
+            packed = self._measure_group(pair)
+        except (RuntimeError, ValueError, IndexError, TypeError, AttributeError):
+            self._packs = False
+            return
+        noise = _NOISE.get(self._vlm.dtype, _NOISE_OF_HALF)
+        for row, encoding in enumerate(pair):
+            alone = self._measure_batch([encoding])
+            same = np.allclose(
+                packed.reading.entropy_NL[row],
+                alone.reading.entropy_NL[0],
+                rtol=0,
+                atol=noise,
+                equal_nan=True,
+            ) and np.allclose(packed.logp_N[row], alone.logp_N[0], 1e-3, 10 * noise, equal_nan=True)
+            self._packs = self._packs and same
 
 
-def _to_score(
-    sample_id: str, row: int, reading: AttentionReading, logp: float, base: float
-) -> SampleScore:
-    heads_SLH = np.stack(
-        [
-            reading.head_entropy_BLH[row],
-            reading.system_mass_BLH[row],
-            reading.image_mass_BLH[row],
-            reading.text_mass_BLH[row],
-        ]
-    )
-    if not np.isfinite(reading.entropy_BL[row]).any():
+def _to_score(sample_id: str, row: int, measured: _Measured) -> SampleScore:
+    reading = measured.reading
+    if not np.isfinite(reading.entropy_NL[row]).any():
         return SampleScore(sample_id, ScoreStatus.ERROR, "attention to the image is not finite")
     return SampleScore(
         sample_id,
         ScoreStatus.OK,
-        num_image_tokens=int(reading.num_image_tokens_B[row]),
-        entropy_L=reading.entropy_BL[row],
-        image_mass_L=reading.image_mass_BL[row],
-        heads_SLH=heads_SLH,
-        answer_logp=logp,
-        answer_logp_base=base,
+        num_image_tokens=int(reading.num_image_tokens_N[row]),
+        entropy_L=reading.entropy_NL[row],
+        image_mass_L=reading.image_mass_NL[row],
+        heads_SLH=np.stack(
+            [
+                reading.head_entropy_NLH[row],
+                reading.system_mass_NLH[row],
+                reading.image_mass_NLH[row],
+                reading.text_mass_NLH[row],
+            ]
+        ),
+        answer_logp=float(measured.logp_N[row]),
+        answer_logp_base=float(measured.base_logp_N[row]),
     )

@@ -1,89 +1,167 @@
-"""Which positions of a prompt are image, system and text.
+"""Which keys are image and which are not: checked on the model itself, once, by changing pixels.
 
-Shape legend: B samples, S prompt positions.
+Shape legend: B samples, S prompt positions, N separators, D embedding size.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bye_audit.errors import UnsupportedModelError
+from bye_audit.model.decoder import DecoderView, Inputs
 
-_IMAGE_TOKEN_NAMES = ("image_token_id", "image_token_index", "img_context_token_id")
-_PIXEL_INPUTS = ("pixel_values", "image_pixel_values")
-
-
-def find_image_token_id(model: Any) -> int | None:
-    """Id of the token that stands for one image feature in a prompt, if the model has one."""
-    config = model.config
-    for part in (config, getattr(config, "vision_config", None)):
-        for name in _IMAGE_TOKEN_NAMES:
-            value = getattr(part, name, None)
-            if isinstance(value, int):
-                return value
-    return None
+DecoderReport = Callable[[Tensor, Mapping[str, Any]], None]
+Place = Literal["decoder", "first layer"]
+_PLACES: tuple[Place, ...] = ("decoder", "first layer")
 
 
-class _DecoderReachedError(Exception):
-    """Carries the decoder's input out of a forward pass that need not go on."""
+@dataclass(frozen=True, slots=True)
+class Separators:
+    """Vectors that stand under image tokens and are no features."""
 
-    def __init__(self, embeds: Tensor) -> None:
-        super().__init__()
-        self.embeds = embeds
+    place: Place
+    vectors_ND: Tensor
 
 
-@torch.inference_mode()
-def check_image_positions(model: Any, inputs: dict[str, Any], image_BS: Tensor) -> None:
-    """Make sure that the image's features land where the image tokens are.
+@contextmanager
+def watching_decoder_input(model: Any, place: Place, report: DecoderReport) -> Iterator[None]:
+    """Tell ``report`` of every input to the decoder: embeddings (B, S, D) and keyword arguments.
 
     Parameters
     ----------
     model
-        The model without adapter wrapper.
+        The model without wrapper.
+    place
+        Where to look: at the embeddings given to the decoder, or at what enters its first layer,
+        for decoders that embed by themselves or put the image in on the way.
+    report
+        May raise to end the forward pass there.
+    """
+
+    def at_decoder(_module: Any, _args: Any, kwargs: Mapping[str, Any]) -> None:
+        if kwargs.get("inputs_embeds") is not None:
+            report(kwargs["inputs_embeds"], kwargs)
+
+    def at_first_layer(_module: Any, args: Any, kwargs: Mapping[str, Any]) -> None:
+        report(args[0] if args else kwargs["hidden_states"], kwargs)
+
+    decoder = model.get_decoder()
+    watched, hook = (
+        (decoder, at_decoder) if place == "decoder" else (_first_layer(decoder), at_first_layer)
+    )
+    handle = watched.register_forward_pre_hook(hook, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _first_layer(decoder: Any) -> Any:
+    for name, module in decoder.named_modules():
+        if isinstance(module, nn.ModuleList) and name.rpartition(".")[2] in ("layers", "h"):
+            return module[0]
+    return decoder
+
+
+class _DecoderReachedError(Exception):
+    """Leaves a forward pass whose decoder need not run."""
+
+
+@torch.inference_mode()
+def decoder_input(model: Any, inputs: Inputs, place: Place) -> Tensor | None:
+    """Catch what the decoder is given for these inputs; None if it is not given there."""
+    seen: list[Tensor] = []
+
+    def stop(embeds: Tensor, _kwargs: Mapping[str, Any]) -> None:
+        seen.append(embeds)
+        raise _DecoderReachedError
+
+    with watching_decoder_input(model, place, stop), suppress(_DecoderReachedError):
+        model(**inputs)
+    return seen[0] if seen else None
+
+
+def learn_separators(model: Any, view: DecoderView, inputs: Inputs) -> Separators | None:
+    """Check that the image's features land where the image is said to be, and find what does not.
+
+    Some models put learnt vectors (ends of rows, borders of tiles) among the features, under the
+    same token. They do not depend on the pixels, which is how they are told apart: here once, by
+    changing all pixels, and in every later prompt by their value.
+
+    Parameters
+    ----------
+    model
+        The model without wrapper.
+    view
+        Its decoder.
     inputs
-        One encoded prompt with an image.
-    image_BS
-        Booleans: the positions taken for image tokens.
+        Prompts with at least one image, on the model's device.
+
+    Returns
+    -------
+    Separators | None
+        None where every image token is a feature.
 
     Raises
     ------
     UnsupportedModelError
         If changed pixels change nothing there, or something elsewhere.
     """
+    image_BS = view.find_image(inputs)
+    for place in _PLACES:
+        before = decoder_input(model, inputs, place)
+        if before is None or before.ndim != 3:
+            continue
+        image_BS = image_BS.to(before.device)
+        changed_BS = torch.zeros_like(image_BS)
+        # A picture in discrete codes may keep some of them, if not every time.
+        for seed in range(8 if getattr(model.config, "vq_config", None) is not None else 1):
+            after = decoder_input(model, _with_other_pixels(inputs, seed), place)
+            assert after is not None
+            changed_BS |= (before != after).any(-1)
+        if not changed_BS.any():
+            continue
+        if (changed_BS & ~image_BS).any():
+            break
+        fixed_ND = torch.unique(before[image_BS & ~changed_BS], dim=0)
+        return Separators(place, fixed_ND) if len(fixed_ND) else None
+    raise UnsupportedModelError(
+        f"The image features of {type(model).__name__} do not land on its "
+        f"{int(image_BS.sum())} image tokens: other pixels change nothing there, or something "
+        "else.",
+        hint="Use a model of transformers itself (the -hf ports), not remote code.",
+    )
+
+
+def is_separator(embeds_BSD: Tensor, separators: Separators) -> Tensor:
+    """(B, S) booleans: positions that hold one of the separators, to the bit."""
+    vectors_ND = separators.vectors_ND.to(embeds_BSD.device)
+    equal = [(embeds_BSD == vector).all(-1) for vector in vectors_ND]
+    return torch.stack(equal).any(0)
+
+
+def _with_other_pixels(inputs: Inputs, seed: int) -> dict[str, Any]:
+    """Change every pixel; zeros stay, as they may say that there is no picture."""
+    generator = torch.Generator().manual_seed(seed)
     other = dict(inputs)
-    for name in _PIXEL_INPUTS:
-        if name in other:
-            other[name] = 1.0 - 0.7 * other[name]
-    before, after = _decoder_input(model, inputs), _decoder_input(model, other)
-    if before is None or after is None:
-        return
-    changed_BS = ((before - after).abs().amax(-1) > 0).to(image_BS.device)
-    if (changed_BS & ~image_BS).any() or not (changed_BS & image_BS).any():
-        raise UnsupportedModelError(
-            "The model's image features do not land on its image tokens: "
-            f"{int(changed_BS.sum())} positions depend on the pixels, {int(image_BS.sum())} are "
-            "image tokens.",
-            hint="Use a model of transformers itself (the -hf ports), not remote code.",
-        )
+    for name, value in inputs.items():
+        if isinstance(value, Tensor) and value.is_floating_point() and _holds_pixels(name):
+            noise = torch.randn(value.shape, generator=generator).to(value)
+            other[name] = torch.where(value == 0, value, -0.7 * value + 0.5 * noise)
+            if name == "flattened_patches":
+                # Each begins with its row and column.
+                other[name][..., :2] = value[..., :2]
+    return other
 
 
-def _decoder_input(model: Any, inputs: dict[str, Any]) -> Tensor | None:
-    def stop(_module: Any, _args: Any, kwargs: dict[str, Any]) -> None:
-        embeds = kwargs.get("inputs_embeds")
-        if embeds is not None:
-            raise _DecoderReachedError(embeds.float())
-
-    hook = model.get_decoder().register_forward_pre_hook(stop, with_kwargs=True)
-    try:
-        model(**inputs)
-    except _DecoderReachedError as reached:
-        return reached.embeds
-    finally:
-        hook.remove()
-    return None
+def _holds_pixels(name: str) -> bool:
+    return "pixel_values" in name or "patches" in name
 
 
 def image_grid(model: Any, inputs: dict[str, Any], num_image_tokens: int) -> tuple[int, int] | None:

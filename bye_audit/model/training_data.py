@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
 
 from bye_audit.errors import ModelError
-from bye_audit.model.prompts import (
-    IGNORED_LABEL,
-    Conversation,
-    ConversationEncoder,
-    ConversationError,
-    Encoding,
-)
+from bye_audit.model.encodings import IGNORED_LABEL, Encoding
+from bye_audit.model.prompts import Conversation, ConversationEncoder, ConversationError
 
 _CACHE_BYTES = 512 * 1024**2
 
@@ -77,9 +72,7 @@ class TrainingSamples(torch.utils.data.Dataset[Encoding]):
             encoding = self._encode(index, self._read([index])[0])
             if encoding is not None:
                 unlabelled = [IGNORED_LABEL] * len(encoding.labels)
-                self._fallback = Encoding(
-                    encoding.inputs, encoding.system_length, encoding.continuation_ids, unlabelled
-                )
+                self._fallback = replace(encoding, labels=unlabelled)
                 return
             self._left_out[index] = True
         raise ModelError(

@@ -9,8 +9,8 @@ null. A killed run may leave rows of its last commit twice in ``head_scores``: t
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,48 +19,25 @@ from bye_audit.config import ScoreConfig
 from bye_audit.errors import (
     EmptySourceError,
     InterruptedStageError,
-    ModelError,
     StaleStageError,
     TableError,
 )
 from bye_audit.progress import SILENT, Progress
 from bye_audit.schema import ScoreStatus
-from bye_audit.score.columns import heads_table, samples_table
+from bye_audit.score.ledger import Ledger, ScoreSummary
+from bye_audit.score.work import Rows, WindowReader, plan_windows
+from bye_audit.score.workers import choose_num_workers, read_windows
 from bye_audit.store.tables import AuditTables, new_run_id, sql_text
 
 if TYPE_CHECKING:
-    from bye_audit.model.attention import ImageAttention
     from bye_audit.model.loading import VisionLanguageModel
-    from bye_audit.model.prompts import Conversation
+    from bye_audit.model.maps import ImageAttention
     from bye_audit.model.scoring import SampleScore
 
 STAGE = "score"
-_WINDOW = 256
-# So many samples may fail before the first one succeeds.
-_MOST_FAILURES = 500
-_TO_DO = "score_status IS NULL"
-_FAILED = f"score_status = '{ScoreStatus.ERROR}'"
 _RESTART_HINT = (
     "Run `bye-audit score {uri} --restart` to drop the old scores, or give the old model."
 )
-
-
-@dataclass(slots=True)
-class ScoreSummary:
-    """What became of the samples this call looked at, and how all of them stand."""
-
-    run_id: str
-    num_ok: int = 0
-    num_not_scorable: int = 0
-    num_errors: int = 0
-    seconds: float = 0.0
-    totals: dict[str, int] = field(default_factory=dict)
-    """Samples of the whole audit by status."""
-
-    @property
-    def num_done(self) -> int:
-        """Samples this call looked at."""
-        return self.num_ok + self.num_not_scorable + self.num_errors
 
 
 def score_samples(
@@ -118,16 +95,15 @@ def score_samples(
         _drop_scores(tables)
     vlm = load_model(model, adapter_dir=adapter_dir, trust_remote_code=trust_remote_code)
     run_id = _claim_columns(tables, vlm, config)
-    where = f"{_TO_DO} OR {_FAILED}" if config.retry_errors else _TO_DO
-    num_to_do = tables.num_samples(where)
+    windows = plan_windows(tables, retries_errors=config.retry_errors)
     summary = ScoreSummary(run_id)
-    if num_to_do:
-        _score_all(tables, vlm, config, where, summary, progress, num_to_do)
+    if windows:
+        _score_all(tables, vlm, config, windows, summary, progress)
     summary.seconds = time.monotonic() - started
     summary.totals = {
         str(status): tables.num_samples(f"score_status = '{status}'") for status in ScoreStatus
     }
-    if num_to_do or tables.latest_run(STAGE) is None:
+    if windows or tables.latest_run(STAGE) is None:
         tables.record_run(STAGE, _record(vlm, config, summary, tables), run_id)
     return summary
 
@@ -165,8 +141,8 @@ def attention_maps(
         By sample: shares of the image's attention, (layers, image tokens), and the tokens' grid.
         Nothing is stored.
     """
-    from bye_audit.model.attention import image_attention
     from bye_audit.model.loading import load_model
+    from bye_audit.model.maps import image_attention
     from bye_audit.model.prompts import ConversationError, decode_conversation
 
     chosen = ", ".join(sql_text(sample_id) for sample_id in sample_ids)
@@ -195,26 +171,18 @@ def _score_all(
     tables: AuditTables,
     vlm: VisionLanguageModel,
     config: ScoreConfig,
-    where: str,
+    windows: list[Rows],
     summary: ScoreSummary,
     progress: Progress,
-    num_to_do: int,
 ) -> None:
-    from bye_audit.model.scoring import SampleScorer
-
-    ledger = _Ledger(tables, vlm, summary)
-    committed = time.monotonic()
-    with SampleScorer(vlm, config) as scorer, progress.task("Scoring", num_to_do) as task:
+    num_to_do = sum(map(len, windows))
+    ledger = Ledger(tables, summary, vlm.num_layers, vlm.name, config.commit_seconds)
+    with closing(_scores(tables, vlm, config, windows, summary)) as scores:
         try:
-            for rows in _windows(tables, where):
-                for scored in _score_window(tables, scorer, rows):
+            with progress.task("Scoring", num_to_do) as task:
+                for scored in scores:
                     ledger.add(scored)
                     task.advance(len(scored), f"{summary.num_errors} failed")
-                    # A model that can score nothing must not mark a whole dataset as broken.
-                    ledger.refuse_all_failing()
-                    if time.monotonic() - committed >= config.commit_seconds:
-                        ledger.commit()
-                        committed = time.monotonic()
             ledger.commit()
         except KeyboardInterrupt as error:
             ledger.commit()
@@ -224,83 +192,28 @@ def _score_all(
             ) from error
 
 
-def _windows(tables: AuditTables, where: str) -> Iterator[list[dict[str, Any]]]:
-    for batch in tables.scan_samples(["sample_id", "messages", "images"], where, _WINDOW):
-        yield batch.to_pylist()
+def _scores(
+    tables: AuditTables,
+    vlm: VisionLanguageModel,
+    config: ScoreConfig,
+    windows: list[Rows],
+    summary: ScoreSummary,
+) -> Generator[list[SampleScore]]:
+    """Score windows one after the other, while the next ones are being read."""
+    from bye_audit.model.scoring import SampleScorer
 
-
-def _score_window(
-    tables: AuditTables, scorer: Any, rows: list[dict[str, Any]]
-) -> Iterator[list[SampleScore]]:
-    """Score one stretch of the table; its images are in memory together, no others."""
-    from bye_audit.model.prompts import ConversationError, decode_conversation
-    from bye_audit.model.scoring import SampleScore
-
-    data = tables.load_images([digest for row in rows for digest in row["images"]])
-    ready: dict[str, Conversation] = {}
-    aside: list[SampleScore] = []
-    for row in rows:
-        sample_id = row["sample_id"]
-        if not row["images"]:
-            aside.append(SampleScore(sample_id, ScoreStatus.NOT_SCORABLE, "no image"))
-            continue
-        try:
-            ready[sample_id] = decode_conversation(row, data)
-        except ConversationError as error:
-            aside.append(SampleScore(sample_id, ScoreStatus.ERROR, str(error)))
-    if aside:
-        yield aside
-    yield from scorer.score(ready)
-
-
-class _Ledger:
-    """Scores waiting to be committed."""
-
-    def __init__(
-        self, tables: AuditTables, vlm: VisionLanguageModel, summary: ScoreSummary
-    ) -> None:
-        self._tables = tables
-        self._vlm = vlm
-        self._summary = summary
-        self._waiting: list[SampleScore] = []
-        self._has_committed = False
-
-    def add(self, scored: list[SampleScore]) -> None:
-        """Take scores and count them."""
-        self._waiting += scored
-        for score in scored:
-            if score.status == ScoreStatus.OK:
-                self._summary.num_ok += 1
-            elif score.status == ScoreStatus.ERROR:
-                self._summary.num_errors += 1
-            else:
-                self._summary.num_not_scorable += 1
-
-    def refuse_all_failing(self) -> None:
-        """Stop if the first dozens of samples failed, every one."""
-        if (
-            self._summary.num_ok
-            or self._has_committed
-            or self._summary.num_errors <= _MOST_FAILURES
-        ):
-            return
-        reason = next(s.error for s in self._waiting if s.status == ScoreStatus.ERROR)
-        raise ModelError(
-            f"{self._vlm.name} failed on all of the first {self._summary.num_errors} samples: "
-            f"{reason}",
-            hint="Nothing was stored. Try another model or a smaller --batch-size.",
-        )
-
-    def commit(self) -> None:
-        """Write what waits: heads first, since the status is what says that a sample is done."""
-        if not self._waiting:
-            return
-        num_layers = self._vlm.num_layers
-        scored = [score for score in self._waiting if score.status == ScoreStatus.OK]
-        self._tables.append_head_scores(heads_table(scored, self._summary.run_id))
-        self._tables.update_samples(samples_table(self._waiting, self._summary.run_id, num_layers))
-        self._waiting = []
-        self._has_committed = True
+    reader = WindowReader(tables, tables.version(), vlm.encoder, config.plausibility)
+    num_workers = choose_num_workers(len(windows), config.num_workers)
+    with (
+        SampleScorer(vlm, config) as scorer,
+        closing(read_windows(reader, windows, num_workers)) as prepared,
+    ):
+        for samples in prepared:
+            started = time.monotonic()
+            for scored in scorer.score(samples):
+                summary.model_seconds += time.monotonic() - started
+                yield scored
+                started = time.monotonic()
 
 
 def _identity(vlm: VisionLanguageModel, config: ScoreConfig) -> dict[str, str]:
@@ -365,5 +278,6 @@ def _record(
         "num_errors": summary.num_errors,
         "totals": summary.totals,
         "seconds": round(summary.seconds, 3),
+        "model_seconds": round(summary.model_seconds, 3),
         "table_version": tables.version(),
     }

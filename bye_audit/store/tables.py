@@ -11,7 +11,9 @@ from typing import Any
 
 import lance
 import lancedb
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from bye_audit import schema
 from bye_audit.errors import SchemaMismatchError, StorageError, TableError
@@ -161,6 +163,14 @@ class AuditTables:
         dataset = self._dataset(schema.SAMPLES)
         check_columns(dataset, columns)
         yield from scan(dataset, columns, where, batch_size)
+
+    def take_samples(
+        self, rows: Sequence[int] | NDArray[np.int64], columns: Sequence[str], *, version: int
+    ) -> pa.Table:
+        """Read columns of the samples with these row numbers, in their order, at one version."""
+        with storage_errors("read samples"):
+            dataset = self._dataset(schema.SAMPLES).checkout_version(version)
+            return dataset.take(list(map(int, rows)), columns=list(columns))
 
     def load_images(self, digests: Sequence[str]) -> dict[str, bytes]:
         """Read the bytes of the images with these sha256 digests.

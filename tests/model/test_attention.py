@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,15 +11,14 @@ from support.conversations import converse, draw_conversations
 from transformers.modeling_utils import AttentionInterface
 
 from bye_audit.errors import UnsupportedModelError
-from bye_audit.model.attention import (
-    AttentionProbe,
-    decoder_attention_modules,
-    image_attention,
-)
+from bye_audit.model.attention import AttentionProbe, AttentionReading
+from bye_audit.model.decoder import view_decoder
+from bye_audit.model.encodings import Batch
 from bye_audit.model.loading import VisionLanguageModel, load_model
-from bye_audit.model.prompts import Batch
-from bye_audit.model.row import last_row_logits
-from bye_audit.model.spans import check_image_positions
+from bye_audit.model.maps import image_attention
+from bye_audit.model.prompts import Conversation
+from bye_audit.model.row import AttentionCall, row_logits
+from bye_audit.model.spans import learn_separators
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +31,12 @@ def encode(vlm: VisionLanguageModel, count: int = 3, *, with_answers: bool = Fal
         *draw_conversations(count - 1),
         converse("A longer question than the others: what is where?", "red", *one_image()),
     ]
-    encodings = [vlm.encoder.encode(c, with_answers=with_answers) for c in conversations]
+    encodings = [vlm.encoder.encode(c, "all" if with_answers else "none") for c in conversations]
     return vlm.encoder.collate(encodings, with_answers=with_answers)
+
+
+def read(probe: AttentionProbe, batch: Batch) -> AttentionReading:
+    return probe.read(batch.inputs, rows_BR=batch.last_rows, system_BS=batch.system_BS)
 
 
 def one_image() -> tuple[object, ...]:
@@ -48,7 +52,7 @@ def reference_entropy(folder: Path, batch: Batch) -> tuple[np.ndarray, np.ndarra
     entropies, masses = [], []
     for attention in outputs.attentions:
         row = attention[:, :, batch.prompt_length - 1].double().mean(1).numpy()
-        image = np.where(batch.image_BS.numpy(), row, 0.0)
+        image = np.where(batch.inputs["input_ids"] == reference.encoder.image_token_id, row, 0.0)
         masses.append(image.sum(1))
         share = image / image.sum(1, keepdims=True)
         log = np.log(np.where(share > 0, share, 1.0))
@@ -60,59 +64,61 @@ def test_entropy_and_mass_equal_those_of_eager_attention_maps(
     vlm: VisionLanguageModel, tiny_vlm_dir: Path
 ) -> None:
     batch = encode(vlm)
-    with AttentionProbe(vlm) as probe:
-        reading = probe.read(batch)
+    with AttentionProbe(vlm.model) as probe:
+        reading = read(probe, batch)
     entropy, mass = reference_entropy(tiny_vlm_dir, batch)
     assert entropy.std() > 0.05, "a uniform reference would prove nothing"
-    np.testing.assert_allclose(reading.entropy_BL, entropy, atol=1e-5)
-    np.testing.assert_allclose(reading.image_mass_BL, mass, atol=1e-5)
+    np.testing.assert_allclose(reading.entropy_NL, entropy, atol=1e-5)
+    np.testing.assert_allclose(reading.image_mass_NL, mass, atol=1e-5)
 
 
 def test_answers_behind_the_prompt_do_not_move_the_row(vlm: VisionLanguageModel) -> None:
-    with AttentionProbe(vlm) as probe:
-        alone = probe.read(encode(vlm))
+    with AttentionProbe(vlm.model) as probe:
+        alone = read(probe, encode(vlm))
         batch = encode(vlm, with_answers=True)
-        followed, logits = probe.read_with_logits(batch, 1)
-    np.testing.assert_allclose(followed.entropy_BL, alone.entropy_BL, atol=1e-5)
-    assert logits.shape[:2] == (3, 1)
+        followed, outputs = probe.read_with_outputs(
+            batch.inputs, rows_BR=batch.last_rows, logits_to_keep=1
+        )
+    np.testing.assert_allclose(followed.entropy_NL, alone.entropy_NL, atol=1e-5)
+    assert outputs.logits.shape[:2] == (3, 1)
 
 
 def test_a_padded_sample_reads_as_it_does_alone(vlm: VisionLanguageModel) -> None:
     conversation = draw_conversations(1)[0]
-    encoding = vlm.encoder.encode(conversation, with_answers=False)
-    with AttentionProbe(vlm) as probe:
-        alone = probe.read(vlm.encoder.collate([encoding], with_answers=False))
-        together = probe.read(encode(vlm))
-    np.testing.assert_allclose(together.entropy_BL[0], alone.entropy_BL[0], atol=1e-5)
-    np.testing.assert_allclose(together.head_entropy_BLH[0], alone.head_entropy_BLH[0], atol=1e-5)
+    encoding = vlm.encoder.encode(conversation, "none")
+    with AttentionProbe(vlm.model) as probe:
+        alone = read(probe, vlm.encoder.collate([encoding], with_answers=False))
+        together = read(probe, encode(vlm))
+    np.testing.assert_allclose(together.entropy_NL[0], alone.entropy_NL[0], atol=1e-5)
+    np.testing.assert_allclose(together.head_entropy_NLH[0], alone.head_entropy_NLH[0], atol=1e-5)
 
 
 def test_masses_of_system_image_and_text_add_up_to_all_attention(vlm: VisionLanguageModel) -> None:
-    with AttentionProbe(vlm) as probe:
-        reading = probe.read(encode(vlm))
-    total = reading.system_mass_BLH + reading.image_mass_BLH + reading.text_mass_BLH
+    with AttentionProbe(vlm.model) as probe:
+        reading = read(probe, encode(vlm))
+    total = reading.system_mass_NLH + reading.image_mass_NLH + reading.text_mass_NLH
     np.testing.assert_allclose(total, 1.0, atol=1e-5)
-    assert (reading.num_image_tokens_B == 81).all()
+    assert (reading.num_image_tokens_N == 81).all()
 
 
 def test_attention_that_misses_the_image_is_not_a_number_rather_than_collapsed(
     vlm: VisionLanguageModel,
 ) -> None:
-    batch = encode(vlm)
-    blind = dataclasses.replace(batch, image_BS=torch.zeros_like(batch.image_BS))
-    with AttentionProbe(vlm) as probe:
-        reading = probe.read(blind)
-    assert np.isnan(reading.entropy_BL).all()
-    assert (reading.image_mass_BL == 0).all()
+    conversation = Conversation([{"role": "user", "content": "What is red?"}])
+    batch = vlm.encoder.collate([vlm.encoder.encode(conversation)], with_answers=False)
+    with AttentionProbe(vlm.model) as probe:
+        reading = read(probe, batch)
+    assert np.isnan(reading.entropy_NL).all()
+    assert (reading.image_mass_NL == 0).all()
 
 
 def test_closing_the_probe_leaves_no_trace(vlm: VisionLanguageModel) -> None:
     before = dict(AttentionInterface._global_mapping)
-    with AttentionProbe(vlm) as probe:
+    with AttentionProbe(vlm.model) as probe:
         assert dict(AttentionInterface._global_mapping) != before
-        probe.read(encode(vlm))
+        read(probe, encode(vlm))
     assert dict(AttentionInterface._global_mapping) == before
-    for module in decoder_attention_modules(vlm.base).values():
+    for module in view_decoder(vlm.model).modules.values():
         assert not [name for name in vars(module) if "bye_audit" in name]
 
 
@@ -122,18 +128,18 @@ def test_models_with_eager_attention_only_are_read_alike(
     eager = load_model(str(tiny_vlm_dir))
     eager.model.set_attn_implementation("eager")
     batch = encode(vlm)
-    with AttentionProbe(eager) as probe:
-        by_eager = probe.read(batch)
-    with AttentionProbe(vlm) as probe:
-        by_sdpa = probe.read(batch)
-    np.testing.assert_allclose(by_eager.entropy_BL, by_sdpa.entropy_BL, atol=1e-5)
+    with AttentionProbe(eager.model) as probe:
+        by_eager = read(probe, batch)
+    with AttentionProbe(vlm.model) as probe:
+        by_sdpa = read(probe, batch)
+    np.testing.assert_allclose(by_eager.entropy_NL, by_sdpa.entropy_NL, atol=1e-5)
 
 
 def test_a_subset_of_layers_reads_only_those(vlm: VisionLanguageModel) -> None:
-    with AttentionProbe(vlm, [1]) as probe:
-        reading = probe.read(encode(vlm))
-    assert np.isfinite(reading.entropy_BL[:, 1]).all()
-    assert np.isnan(reading.entropy_BL[:, [0, 2]]).all()
+    with AttentionProbe(vlm.model, [1]) as probe:
+        reading = read(probe, encode(vlm))
+    assert np.isfinite(reading.entropy_NL[:, 1]).all()
+    assert np.isnan(reading.entropy_NL[:, [0, 2]]).all()
 
 
 def test_maps_are_shares_on_the_grid_of_the_image(vlm: VisionLanguageModel) -> None:
@@ -141,24 +147,31 @@ def test_maps_are_shares_on_the_grid_of_the_image(vlm: VisionLanguageModel) -> N
     assert found.attention_LT.shape == (2, 81)
     assert found.grid == (9, 9)
     np.testing.assert_allclose(found.attention_LT.sum(1), 1.0, atol=1e-5)
-    with AttentionProbe(vlm) as probe:
-        encoding = vlm.encoder.encode(draw_conversations(1)[0], with_answers=False)
-        reading = probe.read(vlm.encoder.collate([encoding], with_answers=False))
+    with AttentionProbe(vlm.model) as probe:
+        encoding = vlm.encoder.encode(draw_conversations(1)[0], "none")
+        reading = read(probe, vlm.encoder.collate([encoding], with_answers=False))
     entropy = -(found.attention_LT * np.log(found.attention_LT)).sum(1)
-    np.testing.assert_allclose(entropy, reading.entropy_BL[0, [0, 2]], atol=1e-4)
+    np.testing.assert_allclose(entropy, reading.entropy_NL[0, [0, 2]], atol=1e-4)
 
 
 def test_image_features_elsewhere_than_image_tokens_are_refused(vlm: VisionLanguageModel) -> None:
     batch = encode(vlm)
-    check_image_positions(vlm.base, batch.inputs, batch.image_BS)
+    view = view_decoder(vlm.model)
+    assert learn_separators(vlm.base, view, batch.inputs) is None
+    shifted = dataclasses.replace(view, find_image=lambda i: view.find_image(i).roll(1, dims=1))
     with pytest.raises(UnsupportedModelError, match="do not land") as caught:
-        check_image_positions(vlm.base, batch.inputs, batch.image_BS.roll(1, dims=1))
+        learn_separators(vlm.base, shifted, batch.inputs)
     assert "-hf" in caught.value.hint
+
+
+def call(query: torch.Tensor, key: torch.Tensor, mask: Any = None, **options: Any) -> AttentionCall:
+    is_flash = options.pop("is_flash", False)
+    return AttentionCall(query, key, mask, options, is_causal=True, is_flash=is_flash)
 
 
 @pytest.mark.parametrize("groups", [1, 2, 4], ids=["mha", "gqa", "mqa"])
 @pytest.mark.parametrize("kind", ["causal", "boolean", "additive", "kept-keys"])
-def test_one_row_of_logits_equals_the_full_map(
+def test_rows_of_logits_equal_those_of_the_full_map(
     kind: str, groups: int, rng: np.random.Generator
 ) -> None:
     query = torch.from_numpy(rng.normal(size=(2, 4, 6, 8)).astype(np.float32))
@@ -175,16 +188,20 @@ def test_one_row_of_logits_equals_the_full_map(
     }
     if kind == "causal":
         allowed = torch.ones(6, 6, dtype=torch.bool).tril()[None, None]
-    expected = full.masked_fill(~allowed, -torch.inf)[:, :, 4].softmax(-1)
-    found = last_row_logits(query, key, masks[kind], 4).softmax(-1)
-    np.testing.assert_allclose(found.numpy(), expected.numpy(), atol=1e-6)
+    rows_BR = torch.tensor([[4, 5], [5, 3]])
+    found = row_logits(call(query, key, masks[kind]), rows_BR).softmax(-1)
+    maps = full.masked_fill(~allowed, -torch.inf).softmax(-1)
+    for sample in range(2):
+        expected = maps[sample][:, rows_BR[sample]]
+        np.testing.assert_allclose(found[sample].numpy(), expected.numpy(), atol=1e-6)
 
 
-def test_soft_caps_sinks_and_windows_are_honoured(rng: np.random.Generator) -> None:
+def test_soft_caps_and_windows_are_honoured(rng: np.random.Generator) -> None:
     query = torch.from_numpy(rng.normal(size=(1, 1, 5, 4)).astype(np.float32)) * 5
     key = torch.from_numpy(rng.normal(size=(1, 1, 5, 4)).astype(np.float32))
-    plain = last_row_logits(query, key, None, 4)
-    capped = last_row_logits(query, key, None, 4, softcap=2.0)
+    last = torch.tensor([[4]])
+    plain = row_logits(call(query, key), last)
+    capped = row_logits(call(query, key, softcap=2.0), last)
     np.testing.assert_allclose(capped, 2 * torch.tanh(plain / 2), atol=1e-6)
-    windowed = last_row_logits(query, key, None, 4, window=2)
-    assert torch.isinf(windowed[0, 0]).tolist() == [True, True, True, False, False]
+    windowed = row_logits(call(query, key, sliding_window=2, is_flash=True), last)
+    assert torch.isinf(windowed[0, 0, 0]).tolist() == [True, True, True, False, False]

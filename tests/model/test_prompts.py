@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 from support.conversations import converse, draw_conversations
 
+from bye_audit.model.encodings import IGNORED_LABEL
 from bye_audit.model.loading import VisionLanguageModel, load_model
 from bye_audit.model.prompts import (
-    IGNORED_LABEL,
     MAX_IMAGE_PIXELS,
     Conversation,
     ConversationError,
@@ -85,7 +85,7 @@ def test_images_of_later_turns_follow_those_of_the_prompt(vlm: VisionLanguageMod
     batch = vlm.encoder.collate([encoding], with_answers=True)
     with torch.no_grad():
         assert torch.isfinite(vlm.model(**batch.inputs).logits).all()
-    prompt_only = vlm.encoder.encode(Conversation(turns, [grey(10), grey(250)]), with_answers=False)
+    prompt_only = vlm.encoder.encode(Conversation(turns, [grey(10), grey(250)]), "none")
     assert prompt_only.inputs["pixel_values"].shape[0] == 1
 
 
@@ -126,8 +126,11 @@ def test_prompts_end_in_one_column_and_answers_begin_in_the_next(vlm: VisionLang
         stop = batch.prompt_length + len(encoding.labels)
         assert batch.labels_BS[row, batch.prompt_length : stop].tolist() == encoding.labels
         assert (batch.labels_BS[row, stop:] == IGNORED_LABEL).all()
-    assert batch.image_BS.sum(1).tolist() == [81, 81, 0]
-    assert not (batch.image_BS & batch.text_BS).any()
+    image_BS = ids == vlm.encoder.image_token_id
+    assert image_BS.sum(1).tolist() == [81, 81, 0]
+    assert not (image_BS & batch.system_BS).any()
+    assert [e.image_end - e.prompt_length < 0 for e in encodings] == [True, True, True]
+    assert [e.image_end for e in encodings][2] == 0
 
 
 def test_templates_that_know_only_text_get_the_image_token_written_out(

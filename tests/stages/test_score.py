@@ -19,7 +19,7 @@ from bye_audit.model.loading import load_model
 from bye_audit.score import attention_maps, score_samples
 from bye_audit.store.tables import AuditTables
 
-CONFIG = ScoreConfig(commit_seconds=0.001, batch_size=2)
+CONFIG = ScoreConfig(commit_seconds=0.001, batch_tokens=1)
 FAST = FinetuneConfig(epochs=1, batch_size=4, learning_rate=1e-2, lora_rank=4, lora_alpha=8)
 
 
@@ -68,21 +68,21 @@ def test_every_sample_gets_entropies_masses_heads_and_likelihoods(
     conversations = [stored[index] for index in range(8)]
     logp = answer_log_likelihood(vlm, conversations, batch_size=1)
     base = answer_log_likelihood(vlm, conversations, use_adapter=False, batch_size=1)
-    with AttentionProbe(vlm) as probe:
-        encodings = [vlm.encoder.encode(c, with_answers=False) for c in conversations]
-        readings = [probe.read(vlm.encoder.collate([e], with_answers=False)) for e in encodings]
+    with AttentionProbe(vlm.model) as probe:
+        encodings = [vlm.encoder.encode(c, "none") for c in conversations]
+        readings = [probe.read(e.inputs) for e in encodings]
     for row, reading, one, other in zip(rows(tables), readings, logp, base, strict=True):
         assert row["score_status"] == "ok"
         assert row["num_image_tokens"] == 81
         entropies = [row[schema.entropy_column(layer)] for layer in range(3)]
         masses = [row[schema.image_mass_column(layer)] for layer in range(3)]
-        np.testing.assert_allclose(entropies, reading.entropy_BL[0], atol=1e-5)
-        np.testing.assert_allclose(masses, reading.image_mass_BL[0], atol=1e-5)
+        np.testing.assert_allclose(entropies, reading.entropy_NL[0], atol=1e-5)
+        np.testing.assert_allclose(masses, reading.image_mass_NL[0], atol=1e-5)
         assert row["answer_logp"] == pytest.approx(one, rel=1e-5)
         assert row["answer_logp_base"] == pytest.approx(other, rel=1e-5)
     (heads,) = tables.scan_head_scores(summary.run_id, ["sample_id", "image_entropy", "num_heads"])
     by_id = {row["sample_id"]: row for row in heads.to_pylist()}
-    expected = readings[3].head_entropy_BLH[0].reshape(-1)
+    expected = readings[3].head_entropy_NLH[0].reshape(-1)
     np.testing.assert_allclose(by_id["s:3"]["image_entropy"], expected, rtol=2e-3)
 
 
@@ -125,7 +125,7 @@ def test_ctrl_c_keeps_what_was_scored_and_the_next_call_does_the_rest(
 ) -> None:
     whole = make_audit(tmp_path / "whole")
     score_samples(whole, str(tiny_vlm_dir), None, ScoreConfig())
-    slow = ScoreConfig(batch_size=2, commit_seconds=1000)
+    slow = ScoreConfig(batch_tokens=1, commit_seconds=1000)
     with pytest.raises(InterruptedStageError, match="after 4 of 8") as caught:
         score_samples(tables, str(tiny_vlm_dir), None, slow, progress=StoppingProgress(4))
     assert "same command" in caught.value.hint
@@ -192,7 +192,7 @@ def test_likelihoods_can_be_left_out(tables: AuditTables, tiny_vlm_dir: Path) ->
 def test_a_model_that_fails_on_everything_stores_nothing(
     tmp_path: Path, tiny_vlm_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bye_audit.score.stage._MOST_FAILURES", 2)
+    monkeypatch.setattr("bye_audit.score.ledger._MOST_FAILURES", 2)
     tables = AuditTables.create(tmp_path / "broken")
     for number in range(3):
         add_sample(tables, f"s:{number}", "What is it?", "red", b"broken %d" % number)

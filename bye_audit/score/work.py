@@ -1,0 +1,109 @@
+"""What is still to be scored, in which order, and how it is read.
+
+Questions about one image are brought together, so that the image is computed once for all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from bye_audit.schema import ScoreStatus
+from bye_audit.store.tables import AuditTables
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from bye_audit.model.prompts import ConversationEncoder
+    from bye_audit.model.scoring import PreparedSample
+
+Rows = NDArray[np.int64]
+WINDOW = 128
+"""Samples read at once: their images are in memory together, no others."""
+
+
+def plan_windows(tables: AuditTables, *, retries_errors: bool) -> list[Rows]:
+    """Row numbers of the samples still to be scored, in stretches of `WINDOW`.
+
+    Rows that show the same first image follow each other, at the place of the earliest of them;
+    otherwise the order is that of ingest. Holds 16 bytes a sample.
+    """
+    rows: list[Rows] = []
+    images: list[NDArray[np.uint64]] = []
+    start = 0
+    for batch in tables.scan_samples(["score_status", "images"], None, 65536):
+        status = batch["score_status"]
+        to_do = pc.is_null(status)
+        if retries_errors:
+            failed = pc.fill_null(pc.equal(status, str(ScoreStatus.ERROR)), fill_value=False)
+            to_do = pc.or_(to_do, failed)
+        chosen = np.flatnonzero(to_do.to_numpy(zero_copy_only=False))
+        rows.append(start + chosen)
+        images.append(_first_images(batch["images"].take(pa.array(chosen)), start + chosen))
+        start += batch.num_rows
+    if not rows:
+        return []
+    all_rows, keys = np.concatenate(rows), np.concatenate(images)
+    _, earliest, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    ordered = all_rows[np.argsort(earliest[inverse], kind="stable")]
+    return [ordered[i : i + WINDOW] for i in range(0, len(ordered), WINDOW)]
+
+
+def _first_images(lists: pa.ListArray, rows: Rows) -> NDArray[np.uint64]:
+    """Leading 64 bits of each row's first digest; the row number where there is none."""
+    keys = rows.astype(np.uint64)
+    lengths = pc.list_value_length(lists).to_numpy(zero_copy_only=False)
+    has_image = np.flatnonzero(lengths > 0)
+    first = pc.list_element(lists.take(pa.array(has_image)), 0)
+    keys[has_image] = [int(digest[:16], 16) for digest in first.to_pylist()]
+    return keys
+
+
+@dataclass(frozen=True)
+class WindowReader:
+    """Reads samples by row number from one fixed version of the table, and encodes them.
+
+    Can be sent to another process.
+    """
+
+    tables: AuditTables
+    version: int
+    encoder: ConversationEncoder
+    with_answer: bool
+
+    def read(self, rows: Sequence[int] | Rows) -> list[PreparedSample]:
+        """Make model input of samples; what cannot be is put aside with its reason."""
+        from bye_audit.model.prompts import Conversation, ConversationError, decode_image
+        from bye_audit.model.scoring import prepare_sample, set_aside
+
+        table = self.tables.take_samples(
+            rows, ["sample_id", "messages", "images"], version=self.version
+        )
+        found = table.to_pylist()
+        data = self.tables.load_images([digest for row in found for digest in row["images"]])
+        # Decoded once for all questions; the encoder knows an image by its identity.
+        decoded: dict[str, Image.Image] = {}
+        prepared = []
+        for row in found:
+            sample_id, digests = row["sample_id"], row["images"]
+            if not digests:
+                prepared.append(set_aside(sample_id, ScoreStatus.NOT_SCORABLE, "no image"))
+                continue
+            try:
+                for digest in digests:
+                    if digest not in decoded:
+                        decoded[digest] = decode_image(data[digest])
+            except ConversationError as error:
+                prepared.append(set_aside(sample_id, ScoreStatus.ERROR, str(error)))
+                continue
+            conversation = Conversation(row["messages"], [decoded[d] for d in digests], digests)
+            prepared.append(
+                prepare_sample(self.encoder, sample_id, conversation, with_answer=self.with_answer)
+            )
+        return prepared

@@ -1,0 +1,103 @@
+"""Processes that read and encode ahead of the model, so that it never waits."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+from collections import deque
+from collections.abc import Generator, Sequence
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from typing import TYPE_CHECKING, Any
+
+from bye_audit.score.work import Rows, WindowReader
+
+if TYPE_CHECKING:
+    from bye_audit.model.scoring import PreparedSample
+
+# Below this much work, starting processes costs more than they bring.
+_FEWEST_WINDOWS = 8
+_MOST_WORKERS = 8
+_WINDOWS_AHEAD = 2
+_reader: WindowReader | None = None
+
+
+def count_cores() -> int:
+    """Cores this process may really use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def choose_num_workers(num_windows: int, wanted: int | None) -> int:
+    """Choose how many processes read ahead: as told, else one core is left to the model."""
+    if wanted is not None:
+        return wanted
+    if num_windows < _FEWEST_WINDOWS:
+        return 0
+    return min(_MOST_WORKERS, count_cores() - 1)
+
+
+def read_windows(
+    reader: WindowReader, windows: Sequence[Rows], num_workers: int
+) -> Generator[list[PreparedSample]]:
+    """Read all windows in order, ahead of the caller where there are workers.
+
+    Until the first worker has started, and if one dies, windows are read here.
+    """
+    if num_workers == 0:
+        yield from map(reader.read, windows)
+        return
+    # Unlike the standard library's, these processes do not run the caller's script again.
+    from loky import ProcessPoolExecutor
+
+    pool = ProcessPoolExecutor(
+        num_workers, initializer=_start_worker, initargs=(pickle.dumps(reader),)
+    )
+    try:
+        yield from _read_ahead(pool, reader, windows, _WINDOWS_AHEAD * num_workers)
+    finally:
+        pool.shutdown(wait=False, kill_workers=True)
+
+
+def _read_ahead(
+    pool: Any, reader: WindowReader, windows: Sequence[Rows], num_ahead: int
+) -> Generator[list[PreparedSample]]:
+    waiting: deque[tuple[Rows, Future[bytes]]] = deque()
+    ready = pool.submit(_say_ready)
+    position = 0
+    while position < len(windows) or waiting:
+        if not ready.done():
+            yield reader.read(windows[position])
+            position += 1
+            continue
+        while position < len(windows) and len(waiting) < num_ahead:
+            waiting.append((windows[position], pool.submit(_read_window, windows[position])))
+            position += 1
+        rows, future = waiting.popleft()
+        try:
+            yield pickle.loads(future.result())  # noqa: S301 - from our own process
+        except BrokenProcessPool:
+            yield reader.read(rows)
+            yield from map(reader.read, (rows for rows, _ in waiting))
+            yield from map(reader.read, windows[position:])
+            return
+
+
+def _start_worker(reader: bytes) -> None:
+    global _reader
+    # Ctrl-C is for the process that commits.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    import torch
+
+    torch.set_num_threads(1)
+    _reader = pickle.loads(reader)  # noqa: S301 - from our own process
+
+
+def _say_ready() -> None:
+    """Be answered only by a worker that has started."""
+
+
+def _read_window(rows: Rows) -> bytes:
+    assert _reader is not None
+    # As bytes: a shared-memory segment for each small tensor would run out of file handles.
+    return pickle.dumps(_reader.read(rows), protocol=pickle.HIGHEST_PROTOCOL)
