@@ -62,6 +62,8 @@ class ScoreConfig:
     """Compute an image once for all its questions, where a comparison shows that this is exact."""
     num_workers: int | None = None
     """Processes that decode and encode ahead of the model. None: as the cores allow."""
+    check: bool = False
+    """Hold a few samples against eager attention first, and refuse if they differ."""
     plausibility: bool = True
     """Also store the log-likelihood of each answer with and without the adapter."""
     commit_seconds: float = 60.0

@@ -15,6 +15,7 @@
       ModelError                   5   the model cannot do what is asked
         UnsupportedModelError      5   not a vision-language model this can score
         AdapterMismatchError       5   the adapter belongs to another model
+        ProbeMismatchError         5   what is read is not the model's attention
         FinetuneDivergedError      5   the training loss stopped being a number
       NumericError                 6   the scores cannot be evaluated
         TooFewSamplesError         6   fewer scored samples than a mixture needs
@@ -102,6 +103,10 @@ class UnsupportedModelError(ModelError):
 
 class AdapterMismatchError(ModelError):
     """The adapter was trained on another base model."""
+
+
+class ProbeMismatchError(ModelError):
+    """What the probe reads from a model is not what the model attends to."""
 
 
 class FinetuneDivergedError(ModelError):

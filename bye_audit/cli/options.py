@@ -113,6 +113,11 @@ def score_options(command: Command) -> Command:
             show_default=True,
             help="Also store how likely each answer is with and without the adapter.",
         ),
+        click.option(
+            "--check",
+            is_flag=True,
+            help="Hold 4 samples against eager attention first; stop if they differ.",
+        ),
         click.option("--batch-tokens", type=int, help="Most tokens a forward pass."),
         click.option(
             "--reuse-prefix/--no-reuse-prefix",

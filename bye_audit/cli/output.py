@@ -92,7 +92,9 @@ def describe_finetune(result: FinetuneResult) -> list[str]:
 
 def describe_score(summary: ScoreSummary) -> list[str]:
     """Say how many samples have scores and how many cannot have any."""
+    checked = [summary.check] if summary.check else []
     return [
+        *checked,
         f"Scored {count(summary.num_done, 'sample')} in {format_seconds(summary.seconds)}: "
         f"{summary.num_ok:,} ok, {summary.num_not_scorable:,} not scorable, "
         f"{summary.num_errors:,} failed.",

@@ -236,6 +236,13 @@ class AttentionProbe:
             for maps_LK, seen_K in zip(maps_BLK, request.image_BK.to(maps_BLK.device), strict=True)
         ]
 
+    def image_keys(self, inputs: Inputs) -> Tensor:
+        """(B, K) booleans: keys that are features of the image, without separators."""
+        request = self.make_request(inputs, stops_early=True)
+        request.stop_layer = self.layers[0]
+        self.run(inputs, request)
+        return request.image_BK
+
     def make_request(
         self,
         inputs: Inputs,

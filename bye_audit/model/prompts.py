@@ -17,6 +17,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from bye_audit.model.encodings import IGNORED_LABEL, Batch, Encoding, collate, stack
+from bye_audit.model.image_cache import RememberingImageProcessor
 from bye_audit.schema import IMAGE_PLACEHOLDER
 
 MAX_IMAGE_PIXELS = 64_000_000
@@ -74,6 +75,8 @@ class ConversationEncoder:
         self, processor: Any, stop_ids: frozenset[int], image_token_id: int | None
     ) -> None:
         self.processor = processor
+        if not isinstance(processor.image_processor, RememberingImageProcessor):
+            processor.image_processor = RememberingImageProcessor(processor.image_processor)
         self.tokenizer = processor.tokenizer
         self.stop_ids = stop_ids
         self.image_token_id = image_token_id

@@ -122,6 +122,11 @@ class SampleScorer:
         self._probe.__exit__(kind, error, trace)
 
     @property
+    def probe(self) -> AttentionProbe:
+        """What reads the attention."""
+        return self._probe
+
+    @property
     def reuses_prefixes(self) -> bool:
         """Whether questions about one image share its part of the prompt."""
         return self._packs

@@ -29,6 +29,10 @@ class ScoreSummary:
     seconds: float = 0.0
     model_seconds: float = 0.0
     """Of these, spent in the model; the rest is reading, waiting and committing."""
+    check: str | None = None
+    """What the comparison with eager attention found, where it was asked for."""
+    reuses_prefixes: bool = False
+    """Whether images were computed once for all their questions."""
     totals: dict[str, int] = field(default_factory=dict)
     """Samples of the whole audit by status."""
 

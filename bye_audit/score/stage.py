@@ -200,6 +200,7 @@ def _scores(
     summary: ScoreSummary,
 ) -> Generator[list[SampleScore]]:
     """Score windows one after the other, while the next ones are being read."""
+    from bye_audit.model.check import check_scorer
     from bye_audit.model.scoring import SampleScorer
 
     reader = WindowReader(tables, tables.version(), vlm.encoder, config.plausibility)
@@ -208,12 +209,20 @@ def _scores(
         SampleScorer(vlm, config) as scorer,
         closing(read_windows(reader, windows, num_workers)) as prepared,
     ):
+        if config.check:
+            summary.check = str(check_scorer(vlm, scorer, reader.read(_pick_few(windows))))
         for samples in prepared:
             started = time.monotonic()
             for scored in scorer.score(samples):
                 summary.model_seconds += time.monotonic() - started
                 yield scored
                 started = time.monotonic()
+        summary.reuses_prefixes = scorer.reuses_prefixes
+
+
+def _pick_few(windows: list[Rows]) -> list[int]:
+    """Row numbers of the first two samples, which may share an image, and of the last two."""
+    return list(dict.fromkeys([*windows[0][:2].tolist(), *windows[-1][-2:].tolist()]))
 
 
 def _identity(vlm: VisionLanguageModel, config: ScoreConfig) -> dict[str, str]:
@@ -273,6 +282,8 @@ def _record(
         "device": vlm.device.type,
         "num_layers": vlm.num_layers,
         "num_heads": vlm.num_heads,
+        "reuses_prefixes": summary.reuses_prefixes,
+        "check": summary.check,
         "num_ok": summary.num_ok,
         "num_not_scorable": summary.num_not_scorable,
         "num_errors": summary.num_errors,
