@@ -57,7 +57,7 @@ class ScoreConfig:
     """Decoder layers to read; the pass ends at the deepest unless likelihoods are wanted too. None:
     all."""
     batch_tokens: int | None = None
-    """Most tokens a forward pass; a longer prompt goes alone. None: 2,048 on CPU, 16,384 on GPU."""
+    """Most tokens a forward pass; a longer prompt goes alone. None: 2,048 on CPU, tried on GPU."""
     reuse_prefix: bool = True
     """Compute an image once for all its questions, where a comparison shows that this is exact."""
     num_workers: int | None = None

@@ -366,11 +366,18 @@ class AttentionProbe:
 
 def _on(device: torch.device, inputs: Inputs) -> dict[str, Any]:
     return {
-        name: value.to(device) if isinstance(value, Tensor) else value
+        name: _move(device, value) if isinstance(value, Tensor) else value
         for name, value in inputs.items()
         # With labels, some models refuse to compute the last position alone.
         if name != "labels"
     }
+
+
+def _move(device: torch.device, value: Tensor) -> Tensor:
+    if device.type == "cuda" and value.device.type == "cpu":
+        # From pinned memory the copy does not hold up the pass that is still running.
+        return value.pin_memory().to(device, non_blocking=True)
+    return value.to(device)
 
 
 def _watch(function: Callable[..., Any], is_flash: bool) -> Callable[..., Any]:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from bye_audit.config import ScoreConfig
 from bye_audit.model.attention import AttentionProbe, AttentionReading
+from bye_audit.model.budget import TokenBudget
 from bye_audit.model.encodings import Encoding
 from bye_audit.model.grouping import batch_by_length, group_by_prefix
 from bye_audit.model.likelihood import first_answer_logp, last_logits, num_answer_logits
@@ -28,7 +29,6 @@ from bye_audit.model.packing import Question, SharedPrefix, can_pack, prefix_inp
 from bye_audit.model.prompts import Conversation, ConversationEncoder, ConversationError
 from bye_audit.schema import ScoreStatus
 
-_BATCH_TOKENS = {"cpu": 2048, "cuda": 16384}
 # What the same arithmetic in another order may move an entropy (nats) or a mean log-likelihood.
 _NOISE = {torch.float32: 1e-5, torch.float64: 1e-9}
 _NOISE_OF_HALF = 3e-2
@@ -107,7 +107,7 @@ class SampleScorer:
         self._probe = AttentionProbe(vlm.model, config.layers)
         self._packs = config.reuse_prefix and can_pack(self._probe)
         self._is_packing_checked = False
-        self._max_tokens = config.batch_tokens or _BATCH_TOKENS.get(vlm.device.type, 4096)
+        self._budget = TokenBudget(vlm.device, config.batch_tokens)
 
     def __enter__(self) -> Self:
         self._probe.__enter__()
@@ -159,14 +159,15 @@ class SampleScorer:
         rest = [i for i in range(len(ids)) if i not in done]
         # On a CPU padding costs more than batching gives: only equal lengths go together.
         pads = self._vlm.device.type != "cpu"
-        for batch in batch_by_length(encodings, rest, self._max_tokens, pads=pads):
+        most = self._budget.tokens if self._probe.view.takes_batches else 1
+        for batch in batch_by_length(encodings, rest, most, pads=pads):
             yield self._score_parts(ids, encodings, batch, self._measure_batch)
 
     def _score_group(
         self, ids: Sequence[str], encodings: Sequence[Encoding], group: Sequence[int]
     ) -> Iterator[list[SampleScore]]:
         """Score questions that share a prefix, as many at once as there is room for."""
-        room = self._max_tokens - encodings[group[0]].image_end
+        room = self._budget.tokens - encodings[group[0]].image_end
         part: list[int] = []
         used = 0
         for index in group:
@@ -187,6 +188,7 @@ class SampleScorer:
     ) -> list[SampleScore]:
         try:
             measured = measure([encodings[i] for i in chosen])
+            self._budget.after_pass(sum(encodings[i].length for i in chosen))
         # Out of memory, or a sample the model itself chokes on: halve until it stands alone.
         except (RuntimeError, ValueError, IndexError) as error:
             if len(chosen) == 1:
@@ -194,7 +196,8 @@ class SampleScorer:
             is_memory = isinstance(error, torch.OutOfMemoryError)
         else:
             return [_to_score(ids[i], row, measured) for row, i in enumerate(chosen)]
-        if is_memory and torch.cuda.is_available():
+        if is_memory:
+            self._budget.after_failure()
             torch.cuda.empty_cache()
         middle = len(chosen) // 2
         halves = chosen[:middle], chosen[middle:]
