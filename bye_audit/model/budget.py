@@ -16,9 +16,9 @@ class TokenBudget:
     """Most tokens a pass: fixed on a CPU, found by trying on a GPU.
 
     On a CPU more tokens at once are hardly faster and take more memory. On a GPU the budget doubles
-    as long as a pass that filled it left more than half of the memory free, and halves for good when
-    one did not fit. What it becomes depends on the samples and the GPU alone, so that two runs on
-    one machine make the same batches.
+    as long as a pass that filled it left more than half of the memory free, and halves for good
+    when one did not fit. What it becomes depends on the samples and the GPU alone, so that two runs
+    on one machine make the same batches.
 
     Parameters
     ----------
