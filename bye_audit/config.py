@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from bye_audit.errors import ConfigError
 
@@ -62,6 +63,8 @@ class ScoreConfig:
     """Compute an image once for all its questions, where a comparison shows that this is exact."""
     num_workers: int | None = None
     """Processes that decode and encode ahead of the model. None: as the cores allow."""
+    turns: Literal["first", "all"] = "first"
+    """Whether later answers of a conversation are scored too, into ``turn_scores``."""
     check: bool = False
     """Hold a few samples against eager attention first, and refuse if they differ."""
     plausibility: bool = True
@@ -77,6 +80,7 @@ class ScoreConfig:
             {
                 "--layers must name at least one layer, none below 0": self.layers is None
                 or (len(self.layers) > 0 and min(self.layers) >= 0),
+                "--turn must be first or all": self.turns in ("first", "all"),
                 "--batch-tokens must be at least 1": self.batch_tokens is None
                 or self.batch_tokens >= 1,
                 "--workers must be at least 0": self.num_workers is None or self.num_workers >= 0,

@@ -17,8 +17,9 @@ SAMPLES = "samples"
 IMAGES = "images"
 QUARANTINE = "quarantine"
 HEAD_SCORES = "head_scores"
+TURN_SCORES = "turn_scores"
 RUNS = "runs"
-TABLES = (SAMPLES, IMAGES, QUARANTINE, HEAD_SCORES, RUNS)
+TABLES = (SAMPLES, IMAGES, QUARANTINE, HEAD_SCORES, TURN_SCORES, RUNS)
 
 IMAGE_PLACEHOLDER = "<image>"
 
@@ -173,6 +174,24 @@ def head_scores_schema() -> pa.Schema:
     )
 
 
+def turn_scores_schema() -> pa.Schema:
+    """One row per later answer of a conversation and run; made where all turns are scored."""
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            pa.field("sample_id", pa.string(), nullable=False),
+            pa.field("score_run", pa.string(), nullable=False),
+            pa.field("turn", pa.int32(), nullable=False),
+            pa.field("num_image_tokens", pa.int32(), nullable=False),
+            pa.field("entropy", pa.list_(pa.float32()), nullable=False),
+            pa.field("image_mass", pa.list_(pa.float32()), nullable=False),
+            pa.field("answer_logp", pa.float32()),
+            pa.field("answer_logp_base", pa.float32()),
+        ]
+    )
+
+
 def runs_schema() -> pa.Schema:
     """One row a finished stage: what ran, on what, with which settings and outcome."""
     import pyarrow as pa
@@ -306,6 +325,7 @@ def tables_description() -> dict[str, Any]:
         IMAGES: images_schema(),
         QUARANTINE: quarantine_schema(),
         HEAD_SCORES: head_scores_schema(),
+        TURN_SCORES: turn_scores_schema(),
         RUNS: runs_schema(),
     }
     return {

@@ -180,7 +180,8 @@ def report(audit: str, out: str, overlays: bool, trust_remote_code: bool) -> Non
 def query(audit: str, sql: str, output_format: str, out: str | None, limit: int | None) -> None:
     """Answer one SELECT over the tables of AUDIT.
 
-    The views are samples, images, quarantine, runs and head_scores. A query can neither write
+    The views are samples, images, quarantine, runs, head_scores and, where all turns were scored,
+    turn_scores. A query can neither write
     nor read any file.
     """
     from bye_audit.cli.answers import write_answer

@@ -114,6 +114,14 @@ def score_options(command: Command) -> Command:
             help="Also store how likely each answer is with and without the adapter.",
         ),
         click.option(
+            "--turn",
+            "turns",
+            type=click.Choice(["first", "all"]),
+            default=default.turns,
+            show_default=True,
+            help="Score the first answer of a conversation, or each.",
+        ),
+        click.option(
             "--check",
             is_flag=True,
             help="Hold 4 samples against eager attention first; stop if they differ.",

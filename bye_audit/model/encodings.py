@@ -40,12 +40,18 @@ class Encoding:
     """The first answer and all later turns."""
     labels: list[int] = field(default_factory=list)
     """``continuation_ids`` where an assistant speaks, else ignored."""
-    first_answer_length: int = 0
+    answers: tuple[tuple[int, int], ...] = ()
+    """Where each answer begins in ``continuation_ids`` and how many positions it has."""
 
     @property
     def prompt_length(self) -> int:
         """Prompt positions."""
         return int(self.inputs["input_ids"].shape[1])
+
+    @property
+    def first_answer_length(self) -> int:
+        """Positions of the first answer."""
+        return self.answers[0][1] if self.answers else 0
 
     @property
     def length(self) -> int:

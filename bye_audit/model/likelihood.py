@@ -79,18 +79,19 @@ def first_answer_logp(
     # One row at a time: a vocabulary in float32 for a whole batch is the largest tensor there is.
     return np.array(
         [
-            _answer_logp(logits_SV, encoding)
+            answer_logp(logits_SV, encoding) if encoding.answers else np.nan
             for logits_SV, encoding in zip(logits_BSV, encodings, strict=True)
         ],
         dtype=np.float64,
     )
 
 
-def _answer_logp(logits_SV: Tensor, encoding: Encoding) -> float:
-    length = encoding.first_answer_length
-    labels_S = torch.tensor(encoding.labels[:length], device=logits_SV.device)
+def answer_logp(logits_SV: Tensor, encoding: Encoding, turn: int = 0) -> float:
+    """Mean log-likelihood of one answer's tokens; logits start at the last prompt position."""
+    start, length = encoding.answers[turn]
+    labels_S = torch.tensor(encoding.labels[start : start + length], device=logits_SV.device)
     chosen_S = labels_S >= 0
     if not chosen_S.any():
         return float("nan")
-    logp_SV = torch.log_softmax(logits_SV[:length][chosen_S].float(), -1)
+    logp_SV = torch.log_softmax(logits_SV[start : start + length][chosen_S].float(), -1)
     return logp_SV.gather(1, labels_S[chosen_S][:, None]).mean().item()

@@ -67,6 +67,11 @@ class VisionLanguageModel:
         return hasattr(self.model, "peft_config")
 
     @property
+    def attention(self) -> str:
+        """Kernel of the decoder's attention, such as ``sdpa``."""
+        return str(self.base.config.get_text_config(decoder=True)._attn_implementation)
+
+    @property
     def num_layers(self) -> int:
         """Number of decoder layers."""
         return int(self.base.config.get_text_config(decoder=True).num_hidden_layers)

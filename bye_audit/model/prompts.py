@@ -120,7 +120,9 @@ class ConversationEncoder:
         )
         if answers == "none" or first == len(messages):
             return prompt_encoding
-        ids, labels, first_length = [], [], 0
+        ids: list[int] = []
+        labels: list[int] = []
+        spans: list[tuple[int, int]] = []
         done, position = num_prompt_images, prompt
         for turn in range(first, first + 1 if answers == "first" else len(messages)):
             if messages[turn]["role"] != "assistant":
@@ -133,15 +135,15 @@ class ConversationEncoder:
                 ids += lead_ids
                 labels += [IGNORED_LABEL] * len(lead_ids)
             answer_ids, answer_labels = self._answer_ids(answer)
+            spans.append((len(ids), len(answer_ids)))
             ids += answer_ids
             labels += answer_labels
-            first_length = first_length or len(answer_ids)
             position += lead + answer
         return replace(
             prompt_encoding,
             continuation_ids=ids,
             labels=labels,
-            first_answer_length=first_length,
+            answers=tuple(spans),
         )
 
     def collate(self, encodings: Sequence[Encoding], *, with_answers: bool) -> Batch:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 import torch
@@ -23,7 +23,12 @@ from bye_audit.model.attention import AttentionProbe, AttentionReading
 from bye_audit.model.budget import TokenBudget
 from bye_audit.model.encodings import Encoding
 from bye_audit.model.grouping import batch_by_length, group_by_prefix
-from bye_audit.model.likelihood import first_answer_logp, last_logits, num_answer_logits
+from bye_audit.model.likelihood import (
+    answer_logp,
+    first_answer_logp,
+    last_logits,
+    num_answer_logits,
+)
 from bye_audit.model.loading import VisionLanguageModel, first_line
 from bye_audit.model.packing import Question, SharedPrefix, can_pack, prefix_inputs
 from bye_audit.model.prompts import Conversation, ConversationEncoder, ConversationError
@@ -48,6 +53,21 @@ class SampleScore:
     """Image entropy, then the masses on system, image and text."""
     answer_logp: float = np.nan
     answer_logp_base: float = np.nan
+    later_turns: tuple[TurnScore, ...] = ()
+    """Where all turns were asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class TurnScore:
+    """What is stored of a later answer of a conversation."""
+
+    turn: int
+    """Number of the answer; the first is 0."""
+    num_image_tokens: int
+    entropy_L: NDArray[np.float64]
+    image_mass_L: NDArray[np.float64]
+    answer_logp: float
+    answer_logp_base: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +83,11 @@ def prepare_sample(
     encoder: ConversationEncoder,
     sample_id: str,
     conversation: Conversation,
-    *,
-    with_answer: bool,
+    answers: Literal["none", "first", "all"],
 ) -> PreparedSample:
     """Encode one conversation for scoring; nothing a dataset holds makes this fail."""
     try:
-        encoding = encoder.encode(conversation, "first" if with_answer else "none")
+        encoding = encoder.encode(conversation, answers)
     except ConversationError as error:
         return set_aside(sample_id, ScoreStatus.ERROR, first_line(error))
     if not encoding.image_end:
@@ -88,6 +107,8 @@ class _Measured:
     reading: AttentionReading
     logp_N: NDArray[np.float64]
     base_logp_N: NDArray[np.float64]
+    is_one: bool = False
+    """Whether the readings are turns of one sample."""
 
 
 class SampleScorer:
@@ -149,13 +170,18 @@ class SampleScorer:
             yield aside
         ids = [sample.sample_id for sample in samples if sample.encoding is not None]
         encodings = [sample.encoding for sample in samples if sample.encoding is not None]
+        turns = [i for i, encoding in enumerate(encodings) if len(encoding.answers) > 1]
+        for index in turns:
+            yield self._score_parts(ids, encodings, [index], self._measure_turns)
         groups = group_by_prefix(encodings) if self._packs else []
+        groups = [part for group in groups if len(part := [i for i in group if i not in turns]) > 1]
         for group in groups:
             self._check_packing([encodings[i] for i in group[:2]])
             if not self._packs:
                 break
             yield from self._score_group(ids, encodings, group)
         done = {i for group in groups for i in group} if self._packs else set()
+        done.update(turns)
         rest = [i for i in range(len(ids)) if i not in done]
         # On a CPU padding costs more than batching gives: only equal lengths go together.
         pads = self._vlm.device.type != "cpu"
@@ -218,6 +244,28 @@ class SampleScorer:
             with self._vlm.without_adapter():
                 base = first_answer_logp(last_logits(self._vlm, batch), encodings)
         return _Measured(reading, logp, base)
+
+    def _measure_turns(self, encodings: list[Encoding]) -> _Measured:
+        """Measure every answer of one conversation, its own history before each."""
+        (encoding,) = encodings
+        batch = self._vlm.encoder.collate(encodings, with_answers=True)
+        starts = torch.tensor([[start for start, _ in encoding.answers]])
+        spans = {"rows_BR": batch.prompt_length - 1 + starts, "system_BS": batch.system_BS}
+        nothing = np.full(len(encoding.answers), np.nan)
+        if not self._config.plausibility:
+            return _Measured(self._probe.read(batch.inputs, **spans), nothing, nothing, is_one=True)
+        keep = num_answer_logits(batch)
+        reading, outputs = self._probe.read_with_outputs(batch.inputs, **spans, logits_to_keep=keep)
+
+        def likelihoods(logits_SV: Tensor) -> NDArray[np.float64]:
+            turns = range(len(encoding.answers))
+            return np.array([answer_logp(logits_SV, encoding, turn) for turn in turns])
+
+        base = nothing
+        if self._vlm.has_adapter:
+            with self._vlm.without_adapter():
+                base = likelihoods(last_logits(self._vlm, batch)[0])
+        return _Measured(reading, likelihoods(outputs.logits[0, -keep:]), base, is_one=True)
 
     def _measure_group(self, encodings: list[Encoding]) -> _Measured:
         """Measure questions packed behind the prefix that they share."""
@@ -291,4 +339,20 @@ def _to_score(sample_id: str, row: int, measured: _Measured) -> SampleScore:
         ),
         answer_logp=float(measured.logp_N[row]),
         answer_logp_base=float(measured.base_logp_N[row]),
+        later_turns=_later_turns(measured) if measured.is_one else (),
+    )
+
+
+def _later_turns(measured: _Measured) -> tuple[TurnScore, ...]:
+    reading = measured.reading
+    return tuple(
+        TurnScore(
+            turn=turn,
+            num_image_tokens=int(reading.num_image_tokens_N[turn]),
+            entropy_L=reading.entropy_NL[turn],
+            image_mass_L=reading.image_mass_NL[turn],
+            answer_logp=float(measured.logp_N[turn]),
+            answer_logp_base=float(measured.base_logp_N[turn]),
+        )
+        for turn in range(1, len(reading.entropy_NL))
     )

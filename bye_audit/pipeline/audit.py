@@ -297,7 +297,8 @@ class Audit:
         ----------
         sql
             One statement in DuckDB's dialect over the views ``samples``, ``images``,
-            ``quarantine``, ``runs`` and ``head_scores``.
+            ``quarantine``, ``runs``, ``head_scores`` and, where all turns were scored,
+            ``turn_scores``.
         max_rows
             Cut the answer after so many rows.
 

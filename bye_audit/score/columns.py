@@ -57,5 +57,25 @@ def heads_table(scores: list[SampleScore], run_id: str) -> pa.Table:
     return pa.table(columns, schema=fields)
 
 
+def turns_table(scores: list[SampleScore], run_id: str) -> pa.Table:
+    """Lay later turns out as rows of ``turn_scores``; NaN becomes null."""
+    turns = [(score.sample_id, turn) for score in scores for turn in score.later_turns]
+    columns: dict[str, pa.Array] = {
+        "sample_id": pa.array([sample_id for sample_id, _ in turns], pa.string()),
+        "score_run": pa.array([run_id] * len(turns), pa.string()),
+        "turn": pa.array([turn.turn for _, turn in turns], pa.int32()),
+        "num_image_tokens": pa.array([turn.num_image_tokens for _, turn in turns], pa.int32()),
+    }
+    for name, values in {
+        "entropy": [turn.entropy_L for _, turn in turns],
+        "image_mass": [turn.image_mass_L for _, turn in turns],
+    }.items():
+        rows = [_nulls_for_nan(row).to_pylist() for row in values]
+        columns[name] = pa.array(rows, pa.list_(pa.float32()))
+    for name in ("answer_logp", "answer_logp_base"):
+        columns[name] = _nulls_for_nan(np.array([getattr(t, name) for _, t in turns], dtype=float))
+    return pa.table(columns, schema=schema.turn_scores_schema())
+
+
 def _nulls_for_nan(values: NDArray[Any]) -> pa.Array:
     return pa.array(values.astype(np.float32), pa.float32(), mask=~np.isfinite(values))

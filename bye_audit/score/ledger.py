@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from bye_audit.errors import ModelError
 from bye_audit.schema import ScoreStatus
-from bye_audit.score.columns import heads_table, samples_table
+from bye_audit.score.columns import heads_table, samples_table, turns_table
 from bye_audit.store.tables import AuditTables
 
 if TYPE_CHECKING:
@@ -115,6 +115,7 @@ class Ledger:
         scored = [score for score in self._waiting if score.status == ScoreStatus.OK]
         run_id = self._summary.run_id
         self._tables.append_head_scores(heads_table(scored, run_id))
+        self._tables.append_turn_scores(turns_table(scored, run_id))
         self._tables.update_samples(samples_table(self._waiting, run_id, self._num_layers))
         self._waiting = []
         self._has_committed = True

@@ -25,7 +25,7 @@ from bye_audit.errors import (
 from bye_audit.progress import SILENT, Progress
 from bye_audit.schema import ScoreStatus
 from bye_audit.score.ledger import Ledger, ScoreSummary
-from bye_audit.score.work import Rows, WindowReader, plan_windows
+from bye_audit.score.work import Answers, Rows, WindowReader, plan_windows
 from bye_audit.score.workers import choose_num_workers, read_windows
 from bye_audit.store.tables import AuditTables, new_run_id, sql_text
 
@@ -203,7 +203,10 @@ def _scores(
     from bye_audit.model.check import check_scorer
     from bye_audit.model.scoring import SampleScorer
 
-    reader = WindowReader(tables, tables.version(), vlm.encoder, config.plausibility)
+    answers: Answers = (
+        "all" if config.turns == "all" else "first" if config.plausibility else "none"
+    )
+    reader = WindowReader(tables, tables.version(), vlm.encoder, answers)
     num_workers = choose_num_workers(len(windows), config.num_workers)
     with (
         SampleScorer(vlm, config) as scorer,
@@ -232,6 +235,9 @@ def _identity(vlm: VisionLanguageModel, config: ScoreConfig) -> dict[str, str]:
         "model_digest": vlm.digest,
         "adapter_digest": vlm.adapter_digest or "none",
         "dtype": str(vlm.dtype).removeprefix("torch."),
+        "attention": vlm.attention,
+        "layers": "all" if config.layers is None else ",".join(map(str, config.layers)),
+        "turns": config.turns,
         "plausibility": str(config.plausibility).lower(),
     }
 

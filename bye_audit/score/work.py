@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from bye_audit.model.scoring import PreparedSample
 
 Rows = NDArray[np.int64]
+Answers = Literal["none", "first", "all"]
 WINDOW = 128
 """Samples read at once: their images are in memory together, no others."""
 
@@ -75,7 +76,7 @@ class WindowReader:
     tables: AuditTables
     version: int
     encoder: ConversationEncoder
-    with_answer: bool
+    answers: Answers
 
     def read(self, rows: Sequence[int] | Rows) -> list[PreparedSample]:
         """Make model input of samples; what cannot be is put aside with its reason."""
@@ -103,7 +104,5 @@ class WindowReader:
                 prepared.append(set_aside(sample_id, ScoreStatus.ERROR, str(error)))
                 continue
             conversation = Conversation(row["messages"], [decoded[d] for d in digests], digests)
-            prepared.append(
-                prepare_sample(self.encoder, sample_id, conversation, with_answer=self.with_answer)
-            )
+            prepared.append(prepare_sample(self.encoder, sample_id, conversation, self.answers))
         return prepared

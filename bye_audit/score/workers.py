@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import signal
 from collections import deque
 from collections.abc import Generator, Sequence
@@ -50,9 +49,7 @@ def read_windows(
     # Unlike the standard library's, these processes do not run the caller's script again.
     from loky import ProcessPoolExecutor
 
-    pool = ProcessPoolExecutor(
-        num_workers, initializer=_start_worker, initargs=(pickle.dumps(reader),)
-    )
+    pool = ProcessPoolExecutor(num_workers, initializer=_start_worker, initargs=(reader,))
     try:
         yield from _read_ahead(pool, reader, windows, _WINDOWS_AHEAD * num_workers)
     finally:
@@ -62,7 +59,7 @@ def read_windows(
 def _read_ahead(
     pool: Any, reader: WindowReader, windows: Sequence[Rows], num_ahead: int
 ) -> Generator[list[PreparedSample]]:
-    waiting: deque[tuple[Rows, Future[bytes]]] = deque()
+    waiting: deque[tuple[Rows, Future[list[PreparedSample]]]] = deque()
     ready = pool.submit(_say_ready)
     position = 0
     while position < len(windows) or waiting:
@@ -75,7 +72,7 @@ def _read_ahead(
             position += 1
         rows, future = waiting.popleft()
         try:
-            yield pickle.loads(future.result())  # noqa: S301 - from our own process
+            yield future.result()
         except BrokenProcessPool:
             yield reader.read(rows)
             yield from map(reader.read, (rows for rows, _ in waiting))
@@ -83,21 +80,20 @@ def _read_ahead(
             return
 
 
-def _start_worker(reader: bytes) -> None:
+def _start_worker(reader: WindowReader) -> None:
     global _reader
     # Ctrl-C is for the process that commits.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     import torch
 
     torch.set_num_threads(1)
-    _reader = pickle.loads(reader)  # noqa: S301 - from our own process
+    _reader = reader
 
 
 def _say_ready() -> None:
     """Be answered only by a worker that has started."""
 
 
-def _read_window(rows: Rows) -> bytes:
+def _read_window(rows: Rows) -> list[PreparedSample]:
     assert _reader is not None
-    # As bytes: a shared-memory segment for each small tensor would run out of file handles.
-    return pickle.dumps(_reader.read(rows), protocol=pickle.HIGHEST_PROTOCOL)
+    return _reader.read(rows)

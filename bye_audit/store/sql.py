@@ -14,10 +14,10 @@ from bye_audit.errors import ConfigError, StorageError, TableError
 from bye_audit.store.border import brief
 from bye_audit.store.tables import AuditTables
 
-VIEWS = ("samples", "images", "quarantine", "runs", "head_scores")
+VIEWS = ("samples", "images", "quarantine", "runs", "head_scores", "turn_scores")
 _VIEWS_HINT = (
-    "Tables are samples, images, quarantine, runs and head_scores; "
-    "`DESCRIBE samples` lists columns."
+    "Tables are samples, images, quarantine, runs, head_scores and, where all turns were scored, "
+    "turn_scores; `DESCRIBE samples` lists columns."
 )
 _MEMORY_LIMIT = "2GB"
 _MAX_BATCH_ROWS = 65536
@@ -75,7 +75,8 @@ def run_query(tables: AuditTables, sql: str, max_rows: int | None = None) -> pa.
     sql
         One statement of DuckDB's SQL. Views: ``samples`` (with the entropies of all layers as
         one list ``entropy`` once there are any), ``images`` (without their bytes),
-        ``quarantine``, ``runs`` and ``head_scores``.
+        ``quarantine``, ``runs``, ``head_scores`` and, where all turns were scored,
+        ``turn_scores``.
     max_rows
         Stop after so many rows.
 
@@ -125,6 +126,8 @@ def _answer(
 
 def _define_views(connection: duckdb.DuckDBPyConnection, tables: AuditTables) -> None:
     for name in VIEWS:
+        if name == schema.TURN_SCORES and not tables.has_table(name):
+            continue
         dataset = tables.dataset(name)
         has_halves = name == schema.HEAD_SCORES
         connection.register(f"_{name}", _Widened(dataset) if has_halves else dataset)

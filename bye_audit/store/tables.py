@@ -1,4 +1,4 @@
-"""The audit directory: one LanceDB database of five tables and the adapters beside them."""
+"""The audit directory: one LanceDB database and the adapters beside its tables."""
 
 from __future__ import annotations
 
@@ -303,6 +303,22 @@ class AuditTables:
     def append_head_scores(self, table: pa.Table) -> None:
         """Append per-head statistics of one score run."""
         self._append(schema.HEAD_SCORES, table)
+
+    def append_turn_scores(self, table: pa.Table) -> None:
+        """Append scores of later turns; the table is made where there was none."""
+        if table.num_rows == 0:
+            return
+        with storage_errors(f"write to the table {schema.TURN_SCORES} of {self.uri}"):
+            database = lancedb.connect(self.uri)
+            database.create_table(
+                schema.TURN_SCORES, schema=schema.turn_scores_schema(), exist_ok=True
+            )
+        self._append(schema.TURN_SCORES, table)
+
+    def has_table(self, name: str) -> bool:
+        """Whether a table is there: that of later turns is only made where they are scored."""
+        with storage_errors(f"list the tables of {self.uri}"):
+            return name in lancedb.connect(self.uri).list_tables().tables
 
     def scan_head_scores(
         self, run_id: str, columns: Sequence[str], batch_size: int = 1024

@@ -41,7 +41,7 @@ def conversations() -> dict[str, Conversation]:
 
 def prepare(vlm: VisionLanguageModel, *, with_answer: bool = True) -> list[PreparedSample]:
     return [
-        prepare_sample(vlm.encoder, name, conversation, with_answer=with_answer)
+        prepare_sample(vlm.encoder, name, conversation, "first" if with_answer else "none")
         for name, conversation in conversations().items()
     ]
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from support.stored import add_sample, make_audit
 
 from bye_audit import schema
@@ -17,6 +18,7 @@ from bye_audit.model.attention import AttentionProbe
 from bye_audit.model.likelihood import answer_log_likelihood
 from bye_audit.model.loading import load_model
 from bye_audit.score import attention_maps, score_samples
+from bye_audit.store.sql import run_query
 from bye_audit.store.tables import AuditTables
 
 CONFIG = ScoreConfig(commit_seconds=0.001, batch_tokens=1)
@@ -217,3 +219,52 @@ def test_maps_come_by_sample_and_only_for_those_with_an_image(
     assert list(maps) == ["s:1"]
     assert maps["s:1"].attention_LT.shape == (2, 81)
     assert maps["s:1"].grid == (9, 9)
+
+
+def test_every_answer_of_a_conversation_is_scored_where_all_turns_are_asked_for(
+    tables: AuditTables, tiny_vlm_dir: Path, adapter_dir: Path
+) -> None:
+    digest = tables.read_samples(["images"])["images"][0].as_py()[0]
+    image = tables.load_images([digest])[digest]
+    add_sample(tables, "s:8", "What color?", "red", image, more=("And where?", "at the top"))
+    config = ScoreConfig(turns="all")
+    summary = score_samples(tables, str(tiny_vlm_dir), adapter_dir, config)
+    assert summary.num_ok == 9
+    found = run_query(tables, "SELECT * FROM turn_scores").to_pylist()
+    assert [(row["sample_id"], row["turn"]) for row in found] == [("s:8", 1)]
+    (later,) = found
+    vlm = load_model(str(tiny_vlm_dir), adapter_dir=adapter_dir)
+    conversation = StoredConversations(tables)[8]
+    # The oracle: what came before the second answer, as a prompt of its own.
+    encoding = vlm.encoder.encode(conversation, "all")
+    start, length = encoding.answers[1]
+    ids = torch.cat(
+        [encoding.inputs["input_ids"], torch.tensor([encoding.continuation_ids[:start]])], 1
+    )
+    with AttentionProbe(vlm.model) as probe:
+        reading = probe.read({"input_ids": ids, "pixel_values": encoding.inputs["pixel_values"]})
+    np.testing.assert_allclose(later["entropy"], reading.entropy_NL[0], atol=1e-5)
+    np.testing.assert_allclose(later["image_mass"], reading.image_mass_NL[0], atol=1e-5)
+    whole = torch.cat([ids, torch.tensor([encoding.continuation_ids[start : start + length]])], 1)
+    with torch.no_grad():
+        logits = vlm.model(input_ids=whole, pixel_values=encoding.inputs["pixel_values"]).logits
+    logp = logits[0, -length - 1 : -1].log_softmax(-1)
+    answer = torch.tensor(encoding.continuation_ids[start : start + length])
+    labelled = torch.tensor(encoding.labels[start : start + length]) >= 0
+    expected = logp[labelled, answer[labelled]].mean().item()
+    assert later["answer_logp"] == pytest.approx(expected, rel=1e-4)
+    assert later["answer_logp_base"] != later["answer_logp"]
+    with pytest.raises(StaleStageError, match="turns all, now first"):
+        score_samples(tables, str(tiny_vlm_dir), adapter_dir, ScoreConfig())
+
+
+def test_scores_of_another_kernel_or_of_other_layers_are_not_mixed(
+    tables: AuditTables, tiny_vlm_dir: Path
+) -> None:
+    score_samples(tables, str(tiny_vlm_dir), None, ScoreConfig(layers=(1,), plausibility=False))
+    stored = rows(tables)[0]
+    assert stored["entropy_01"] is not None
+    assert stored["entropy_02"] is None
+    with pytest.raises(StaleStageError, match="layers 1, now all"):
+        score_samples(tables, str(tiny_vlm_dir), None, ScoreConfig(plausibility=False))
+    assert tables.column_metadata("entropy_00")["attention"] == "sdpa"

@@ -40,9 +40,7 @@ def make_questions(folder: Path, about: list[int | None]) -> AuditTables:
     return tables
 
 
-@settings(
-    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=12, deadline=None)
 @given(about=st.lists(st.none() | st.integers(0, 3), min_size=1, max_size=14))
 def test_questions_about_an_image_follow_its_first_and_nothing_else_moves(
     about: list[int | None], tmp_path_factory: pytest.TempPathFactory
@@ -81,7 +79,7 @@ def test_two_runs_give_identical_bits(tmp_path: Path, tiny_vlm_dir: Path) -> Non
 
 def make_reader(tables: AuditTables, tiny_vlm_dir: Path) -> WindowReader:
     encoder = load_model(str(tiny_vlm_dir)).encoder
-    return WindowReader(tables, tables.version(), encoder, with_answer=True)
+    return WindowReader(tables, tables.version(), encoder, "first")
 
 
 def test_windows_read_ahead_by_a_process_are_those_read_here(

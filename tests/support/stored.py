@@ -36,7 +36,12 @@ def encode(image: Image.Image) -> bytes:
 
 
 def add_sample(
-    tables: AuditTables, sample_id: str, question: str, answer: str, image: bytes | None
+    tables: AuditTables,
+    sample_id: str,
+    question: str,
+    answer: str,
+    image: bytes | None,
+    more: tuple[str, ...] = (),
 ) -> None:
     """Append one sample, whatever its image bytes are."""
     digests = [] if image is None else [hashlib.sha256(image).hexdigest()]
@@ -58,6 +63,10 @@ def add_sample(
         "messages": [
             {"role": "user", "content": question},
             {"role": "assistant", "content": answer},
+            *(
+                {"role": ("user", "assistant")[number % 2], "content": text}
+                for number, text in enumerate(more)
+            ),
         ],
         "images": digests,
         "raw": b"{}",
