@@ -20,6 +20,8 @@ class FinetuneConfig:
     """Samples an optimiser step, over all devices."""
     micro_batch_size: int | None = None
     """Samples a forward pass; the rest is accumulated. None: the whole batch."""
+    gradient_checkpointing: bool | None = None
+    """Compute activations twice instead of keeping them. None: on a GPU, where memory is short."""
     lora_rank: int = 16
     lora_alpha: int = 32
     lora_dropout: float = 0.0

@@ -29,7 +29,7 @@ STAGE = "finetune"
 ADAPTERS_DIR = "adapters"
 _FINGERPRINT_FILE = "fingerprint.json"
 # They change how a run gets there, not where it arrives.
-_NOT_IN_FINGERPRINT = ("checkpoint_seconds", "micro_batch_size")
+_NOT_IN_FINGERPRINT = ("checkpoint_seconds", "gradient_checkpointing", "micro_batch_size")
 
 
 @dataclass(frozen=True, slots=True)

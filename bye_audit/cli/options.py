@@ -83,6 +83,12 @@ def finetune_options(command: Command) -> Command:
             type=int,
             help="Samples a forward pass; the rest is accumulated. Default: the whole batch.",
         ),
+        click.option(
+            "--gradient-checkpointing/--no-gradient-checkpointing",
+            default=None,
+            help="Compute activations twice instead of keeping them: less memory, more time. "
+            "Default: on a GPU only.",
+        ),
         _number("--lora-rank", default.lora_rank, "Rank of the LoRA matrices."),
         _number("--lora-alpha", default.lora_alpha, "Scale of the LoRA update."),
         click.option(

@@ -6,15 +6,12 @@ Shape legend: B samples, S positions, K kept positions, V vocabulary.
 from __future__ import annotations
 
 import math
-import re
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import Trainer, TrainingArguments
@@ -25,8 +22,8 @@ from bye_audit.errors import (
     InterruptedStageError,
     ModelError,
     StorageError,
-    UnsupportedModelError,
 )
+from bye_audit.model.adapter import adapter_weights, find_projector, put_fresh_adapter
 from bye_audit.model.checkpoints import (
     CHECKPOINT_DIR,
     TrainingReporter,
@@ -38,14 +35,11 @@ from bye_audit.model.loading import (
     VisionLanguageModel,
     file_digest,
     first_line,
-    ignoring_future_warnings,
     write_adapter_card,
 )
 from bye_audit.model.prompts import IGNORED_LABEL
 from bye_audit.model.training_data import AnswerCollator, ConversationDataset, TrainingSamples
 from bye_audit.progress import SILENT, Progress
-
-_PROJECTORS = ("multi_modal_projector", "connector", "merger", "aligner", "mlp1", "projector")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +111,8 @@ def train_lora(
     vlm.drop_adapter()
     samples = TrainingSamples(vlm.encoder, conversations, config.max_length)
     samples.find_fallback()
-    projector = _find_projector(vlm.model) if config.train_projector else None
-    _put_fresh_adapter(vlm, config, projector)
+    projector = find_projector(vlm.model) if config.train_projector else None
+    vlm.model = put_fresh_adapter(vlm.model, config, projector)
     trainer = _make_trainer(vlm, samples, config, output_dir)
     resumed_from = last_complete_checkpoint(output_dir)
     try:
@@ -134,7 +128,8 @@ def train_lora(
     except torch.OutOfMemoryError as error:
         raise ModelError(
             f"Fine-tuning needs more memory than {vlm.device} has.",
-            hint="Set --micro-batch-size to a smaller divisor of the batch size.",
+            hint="Set --micro-batch-size to a smaller divisor of the batch size, or leave "
+            "--gradient-checkpointing on; `bye-audit plan` says what fits.",
         ) from error
     except (OSError, SafetensorError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
@@ -170,7 +165,7 @@ def _outcome(
         num_steps=trainer.state.global_step,
         num_used=len(samples) - num_left_out,
         num_left_out=num_left_out,
-        num_trained_weights=sum(p.numel() for n, p in _adapter_weights(vlm.model)),
+        num_trained_weights=sum(p.numel() for n, p in adapter_weights(vlm.model)),
         projector=projector,
         resumed_from_step=resumed_from_step,
         seconds=time.monotonic() - started,
@@ -213,8 +208,6 @@ def _make_trainer(
 ) -> Trainer:
     micro_batch = config.micro_batch_size or config.batch_size
     is_gpu = vlm.device.type == "cuda"
-    if is_gpu:
-        vlm.model.enable_input_require_grads()
     arguments = TrainingArguments(
         output_dir=str(output_dir / CHECKPOINT_DIR),
         num_train_epochs=config.epochs,
@@ -226,8 +219,10 @@ def _make_trainer(
         weight_decay=0.0,
         max_grad_norm=1.0,
         optim="adamw_torch_fused",
-        bf16=is_gpu,
-        activation_checkpointing=is_gpu,
+        bf16=vlm.dtype == torch.bfloat16,
+        activation_checkpointing=is_checkpointing(config, vlm.device.type),
+        # The other kind needs inputs that ask for gradients, which frozen embeddings do not.
+        activation_checkpointing_kwargs={"use_reentrant": False},
         use_cpu=not is_gpu,
         seed=config.seed,
         data_seed=config.seed,
@@ -255,62 +250,14 @@ def _make_trainer(
     return trainer
 
 
+def is_checkpointing(config: FinetuneConfig, device_type: str) -> bool:
+    """Whether activations are computed again instead of kept."""
+    chosen = config.gradient_checkpointing
+    return device_type == "cuda" if chosen is None else chosen
+
+
 def _num_steps(num_samples: int, config: FinetuneConfig) -> int:
     return math.ceil(math.ceil(num_samples / config.batch_size) * config.epochs)
-
-
-def _put_fresh_adapter(
-    vlm: VisionLanguageModel, config: FinetuneConfig, projector: str | None
-) -> None:
-    torch.manual_seed(config.seed)
-    settings = LoraConfig(
-        r=config.lora_rank,
-        lora_alpha=config.lora_alpha,
-        lora_dropout=config.lora_dropout,
-        target_modules=_decoder_linear_pattern(vlm.model),
-        modules_to_save=[projector] if projector else None,
-        bias="none",
-    )
-    with ignoring_future_warnings():
-        vlm.model = get_peft_model(vlm.model, settings)
-    for parameter in vlm.model.parameters():
-        if parameter.requires_grad:
-            # Steps of a small learning rate vanish in bfloat16.
-            parameter.data = parameter.data.float()
-
-
-def _decoder_linear_pattern(model: Any) -> str:
-    """Regular expression of every linear layer inside the language decoder."""
-    decoder = model.get_decoder()
-    prefix = next(name for name, module in model.named_modules() if module is decoder)
-    head = model.get_output_embeddings()
-    leaves = {
-        name.rpartition(".")[2]
-        for name, module in decoder.named_modules()
-        if isinstance(module, nn.Linear) and module is not head
-    }
-    if not leaves:
-        raise UnsupportedModelError(
-            "The model's decoder has no linear layer an adapter could sit on.",
-            hint="Use an unquantised model of transformers itself.",
-        )
-    ends = "|".join(re.escape(leaf) for leaf in sorted(leaves))
-    return rf"{re.escape(prefix)}\..*\.({ends})"
-
-
-def _find_projector(model: Any) -> str | None:
-    """Name of the module between vision tower and decoder."""
-    for wanted in _PROJECTORS:
-        for name, _ in model.named_modules():
-            if name.rpartition(".")[2] == wanted:
-                return str(name)
-    return None
-
-
-def _adapter_weights(model: Any) -> Iterator[tuple[str, nn.Parameter]]:
-    for name, parameter in model.named_parameters():
-        if "lora_" in name or "modules_to_save" in name:
-            yield name, parameter
 
 
 def _save_adapter(vlm: VisionLanguageModel, output_dir: Path) -> None:
