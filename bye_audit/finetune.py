@@ -97,7 +97,7 @@ def finetune_provisional(
     InterruptedStageError
         On Ctrl-C; the next call goes on from the checkpoint.
     """
-    _require_images(tables)
+    require_images(tables)
     from bye_audit.model.loading import load_model, model_digest
     from bye_audit.model.lora import train_lora
 
@@ -165,7 +165,8 @@ class StoredConversations:
         return found
 
 
-def _require_images(tables: AuditTables) -> None:
+def require_images(tables: AuditTables) -> None:
+    """Refuse an audit that has nothing to fine-tune on."""
     if tables.num_samples() == 0:
         raise EmptySourceError(
             f"{tables.uri} has no samples to fine-tune on.",

@@ -13,6 +13,7 @@ import bye_audit as package
 from bye_audit.cli import options as shared
 from bye_audit.cli import output
 from bye_audit.cli.group import AuditGroup
+from bye_audit.cli.plan import describe_plan
 from bye_audit.cli.progress import make_progress
 from bye_audit.config import DetectConfig, FinetuneConfig, ScoreConfig
 from bye_audit.schema import Decision
@@ -47,6 +48,42 @@ def ingest(audit: str, sources: tuple[str, ...], as_json: bool, **options: Any) 
         return
     output.show(output.describe_ingest(summary))
     _next("finetune", audit, "--model MODEL")
+
+
+@bye_audit.command()
+@shared.audit_argument
+@shared.model_option(required=True)
+@click.option(
+    "--device",
+    type=click.Choice(["cpu", "cuda"]),
+    help="Device to plan for. Default: the one a run would use here.",
+)
+@shared.finetune_options
+@shared.trust_option
+@shared.json_option
+def plan(
+    audit: str,
+    model: str,
+    device: str | None,
+    trust_remote_code: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Say what fine-tuning and scoring will take.
+
+    Memory and disk are computed from the model's config; times are measured by a few real steps
+    on samples of AUDIT, where the model's weights are there.
+    """
+    config = shared.take_config(FinetuneConfig, options)
+    planned = (
+        _open(audit).plan(model, config, device=device, trust_remote_code=trust_remote_code).planned
+    )
+    assert planned is not None
+    if as_json:
+        output.show_json({**output.as_plain(planned), "warnings": planned.warnings})
+        return
+    output.show(describe_plan(planned))
+    _next("finetune", audit, f"--model {shlex.quote(model)}")
 
 
 @bye_audit.command()

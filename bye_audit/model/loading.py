@@ -26,7 +26,7 @@ from bye_audit.model.spans import find_image_token_id
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CARD = "bye_audit.json"
 _MODEL_FILES = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt")
-_LOADING_FAULTS = (
+LOADING_FAULTS = (
     SafetensorError,
     OSError,
     ValueError,
@@ -128,7 +128,7 @@ def load_model(
     AdapterMismatchError
         If the adapter is missing, broken, or was trained on another model.
     """
-    folder, name, revision = _find_folder(name_or_path)
+    folder, name, revision = find_folder(name_or_path)
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     precision = dtype or (torch.float32 if where.type == "cpu" else torch.bfloat16)
     with _quiet_transformers():
@@ -159,7 +159,7 @@ def load_model(
 
 def model_digest(name_or_path: str) -> str:
     """Digest of a model's files without opening it; as ``VisionLanguageModel.digest``."""
-    return folder_digest(_find_folder(name_or_path)[0])
+    return folder_digest(find_folder(name_or_path)[0])
 
 
 def folder_digest(folder: Path) -> str:
@@ -188,7 +188,8 @@ def write_adapter_card(adapter_dir: Path, vlm: VisionLanguageModel) -> None:
     (adapter_dir / ADAPTER_CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
 
 
-def _find_folder(name_or_path: str) -> tuple[Path, str, str | None]:
+def find_folder(name_or_path: str) -> tuple[Path, str, str | None]:
+    """Find or download a model's folder; its name and, from the hub, its revision come along."""
     folder = Path(name_or_path).expanduser()
     if folder.is_dir():
         absolute = folder.resolve()
@@ -240,7 +241,7 @@ def _open_folder(
         )
         processor = AutoProcessor.from_pretrained(folder, trust_remote_code=trust_remote_code)
     # Whatever a foreign folder holds, transformers says so by one of these.
-    except _LOADING_FAULTS as error:
+    except LOADING_FAULTS as error:
         raise UnsupportedModelError(
             f"{name} cannot be opened as a vision-language model: {first_line(error)}",
             hint="It needs a config of an image-text-to-text model, safetensors weights "
@@ -293,7 +294,7 @@ def _put_adapter(vlm: VisionLanguageModel, adapter_dir: Path) -> None:
     try:
         with ignoring_future_warnings():
             vlm.model = PeftModel.from_pretrained(vlm.model, str(adapter_dir)).eval()
-    except _LOADING_FAULTS as error:
+    except LOADING_FAULTS as error:
         raise AdapterMismatchError(
             f"The adapter in {adapter_dir} does not fit {vlm.name}: {first_line(error)}",
             hint="Give the model it was trained on, or fine-tune again.",

@@ -117,7 +117,7 @@ def train_lora(
     resumed_from = last_complete_checkpoint(output_dir)
     try:
         with (
-            progress.task("Fine-tuning", _num_steps(len(samples), config), "steps") as task,
+            progress.task("Fine-tuning", count_steps(len(samples), config), "steps") as task,
             stopping_gracefully() as is_stopping,
         ):
             trainer.add_callback(TrainingReporter(task, config.checkpoint_seconds, is_stopping))
@@ -228,7 +228,7 @@ def _make_trainer(
         data_seed=config.seed,
         save_strategy="no",
         save_total_limit=1,
-        logging_steps=max(1, _num_steps(len(samples), config) // 200),
+        logging_steps=max(1, count_steps(len(samples), config) // 200),
         logging_nan_inf_filter=False,
         report_to="none",
         disable_tqdm=True,
@@ -256,7 +256,8 @@ def is_checkpointing(config: FinetuneConfig, device_type: str) -> bool:
     return device_type == "cuda" if chosen is None else chosen
 
 
-def _num_steps(num_samples: int, config: FinetuneConfig) -> int:
+def count_steps(num_samples: int, config: FinetuneConfig) -> int:
+    """Optimiser steps of a whole training."""
     return math.ceil(math.ceil(num_samples / config.batch_size) * config.epochs)
 
 
