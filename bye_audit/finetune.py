@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bye_audit.config import FinetuneConfig
+from bye_audit.core.loss_curve import find_loss_rise
 from bye_audit.errors import EmptySourceError
 from bye_audit.progress import SILENT, Progress
 from bye_audit.schema import SAMPLES
@@ -22,7 +23,7 @@ from bye_audit.store.border import storage_errors
 from bye_audit.store.tables import AuditTables, Run, new_run_id
 
 if TYPE_CHECKING:
-    from bye_audit.model.lora import LoraOutcome
+    from bye_audit.model.lora import LoraOutcome, LossPoint
     from bye_audit.model.prompts import Conversation
 
 STAGE = "finetune"
@@ -56,6 +57,12 @@ class FinetuneResult:
         """Last point of the loss curve; None for a run of no steps."""
         curve = self.run.record["loss_curve"]
         return float(curve[-1]["loss"]) if curve else None
+
+    @property
+    def warning(self) -> str | None:
+        """A sentence if the loss says that the training failed."""
+        found = self.run.record.get("loss_warning")
+        return None if found is None else str(found)
 
 
 def finetune_provisional(
@@ -229,7 +236,24 @@ def _outcome_record(outcome: LoraOutcome) -> dict[str, Any]:
         "resumed_from_step": outcome.resumed_from_step,
         "seconds": round(outcome.seconds, 3),
         "loss_curve": [asdict(point) for point in outcome.loss_curve],
+        "loss_warning": _warn_of_rise(outcome.loss_curve),
     }
+
+
+def _warn_of_rise(curve: Sequence[LossPoint]) -> str | None:
+    rise = find_loss_rise([point.loss for point in curve])
+    if rise is None:
+        return None
+    what = (
+        f"The training loss rose from {rise.start:.3g} to {rise.level:.3g} by step "
+        f"{curve[rise.index].step}"
+    )
+    if rise.is_lasting:
+        return (
+            f"{what} and stayed there: the provisional model knows the data worse than its base "
+            "does, so its scores are no evidence. Lower --learning-rate."
+        )
+    return f"{what} before it fell again. A lower --learning-rate would train more steadily."
 
 
 def _portable_name(model: str) -> str:

@@ -283,6 +283,7 @@ def run(
         )
     else:
         output.show(output.describe_ingest(done.ingested))
+        output.show(output.warn_of_training(done.finetuned))
         output.show(output.describe_score(done.scored))
         output.show(output.describe_profiles(done.profiles or []))
         output.show_filter(done.filtered)

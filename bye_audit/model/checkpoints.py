@@ -13,6 +13,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from bye_audit.core.loss_curve import find_loss_rise
 from bye_audit.progress import Task
 
 CHECKPOINT_DIR = "checkpoints"
@@ -30,6 +31,7 @@ class TrainingReporter(TrainerCallback):
         self._is_stopping = is_stopping
         self._last_save = time.monotonic()
         self._note = ""
+        self._losses: list[float] = []
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -38,6 +40,7 @@ class TrainingReporter(TrainerCallback):
         del args, control
         if state.global_step:
             self._task.advance(state.global_step, "resumed")
+        self._losses = [float(entry["loss"]) for entry in state.log_history if "loss" in entry]
 
     def on_log(
         self,
@@ -47,10 +50,13 @@ class TrainingReporter(TrainerCallback):
         logs: dict[str, float] | None = None,
         **_: Any,
     ) -> None:
-        """Remember the loss for the next step's note."""
+        """Remember the loss for the next step's note, and warn while there is time to stop."""
         del args, state, control
         if logs and "loss" in logs:
-            self._note = f"loss {float(logs['loss']):.3f}"
+            self._losses.append(float(logs["loss"]))
+            rise = find_loss_rise(self._losses)
+            is_failing = rise is not None and rise.is_lasting
+            self._note = f"loss {self._losses[-1]:.3f}" + (", far above its start" * is_failing)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
