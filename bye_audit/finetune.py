@@ -17,6 +17,14 @@ from typing import TYPE_CHECKING, Any
 from bye_audit.config import FinetuneConfig
 from bye_audit.core.loss_curve import find_loss_rise
 from bye_audit.errors import EmptySourceError
+from bye_audit.processes import (
+    connect_processes,
+    count_processes,
+    decide_on_first,
+    device_of_process,
+    is_first_process,
+    wait_for_all,
+)
 from bye_audit.progress import SILENT, Progress
 from bye_audit.schema import SAMPLES
 from bye_audit.store.border import storage_errors
@@ -105,25 +113,25 @@ def finetune_provisional(
         On Ctrl-C; the next call goes on from the checkpoint.
     """
     require_images(tables)
-    from bye_audit.model.loading import load_model, model_digest
-    from bye_audit.model.lora import train_lora
+    from bye_audit.model.loading import load_model
+    from bye_audit.model.lora import split_batch, train_lora
 
-    fingerprint = {
-        "base_digest": model_digest(model),
-        "content_digest": tables.content_digest(),
-        "settings": {k: v for k, v in asdict(config).items() if k not in _NOT_IN_FINGERPRINT},
-    }
-    finished = _find_finished(tables, fingerprint)
+    split_batch(config, count_processes())
+    connect_processes()
+    fingerprint, run_id = decide_on_first(lambda: _choose_run(tables, model, config))
+    adapter_dir = tables.directory(ADAPTERS_DIR) / run_id
+    finished = _find_run(tables, run_id)
     if finished is not None:
-        return FinetuneResult(finished, tables.directory(ADAPTERS_DIR) / finished.run_id, False)
-    adapter_dir = _find_unfinished(tables, fingerprint) or _make_adapter_dir(tables, fingerprint)
-    vlm = load_model(model, trust_remote_code=trust_remote_code)
-    outcome = train_lora(vlm, StoredConversations(tables), config, adapter_dir, progress)
+        return FinetuneResult(finished, adapter_dir, False)
+    vlm = load_model(model, trust_remote_code=trust_remote_code, device=device_of_process())
+    shown = progress if is_first_process() else SILENT
+    outcome = train_lora(vlm, StoredConversations(tables), config, adapter_dir, shown)
     record = {
         "model": _portable_name(model),
         "base_model": vlm.name,
         "base_revision": vlm.revision,
         "device": vlm.device.type,
+        "num_processes": count_processes(),
         "dtype": str(vlm.dtype).removeprefix("torch."),
         "fingerprint": fingerprint,
         "base_digest": vlm.digest,
@@ -133,7 +141,34 @@ def finetune_provisional(
         "versions": _versions(),
         **_outcome_record(outcome),
     }
-    return FinetuneResult(tables.record_run(STAGE, record, adapter_dir.name), adapter_dir, True)
+    if is_first_process():
+        tables.record_run(STAGE, record, run_id)
+    wait_for_all()
+    run = _find_run(tables, run_id)
+    assert run is not None, "the first process has just written it"
+    return FinetuneResult(run, adapter_dir, True)
+
+
+def _choose_run(
+    tables: AuditTables, model: str, config: FinetuneConfig
+) -> tuple[dict[str, Any], str]:
+    """Name the run that has done this, began it, or is to do it now."""
+    from bye_audit.model.loading import model_digest
+
+    fingerprint = {
+        "base_digest": model_digest(model),
+        "content_digest": tables.content_digest(),
+        "settings": {k: v for k, v in asdict(config).items() if k not in _NOT_IN_FINGERPRINT},
+    }
+    finished = _find_finished(tables, fingerprint)
+    if finished is not None:
+        return fingerprint, finished.run_id
+    unfinished = _find_unfinished(tables, fingerprint) or _make_adapter_dir(tables, fingerprint)
+    return fingerprint, unfinished.name
+
+
+def _find_run(tables: AuditTables, run_id: str) -> Run | None:
+    return next((run for run in tables.runs(STAGE) if run.run_id == run_id), None)
 
 
 class StoredConversations:

@@ -16,6 +16,7 @@ from bye_audit.cli.group import AuditGroup
 from bye_audit.cli.plan import describe_plan
 from bye_audit.cli.progress import make_progress
 from bye_audit.config import DetectConfig, FinetuneConfig, ScoreConfig
+from bye_audit.processes import is_first_process
 from bye_audit.schema import Decision
 
 
@@ -95,10 +96,15 @@ def plan(
 def finetune(
     audit: str, model: str, trust_remote_code: bool, as_json: bool, **options: Any
 ) -> None:
-    """Train the provisional adapter on the suspect data."""
+    """Train the provisional adapter on the suspect data.
+
+    Runs on several GPUs or hosts when torchrun or accelerate launch starts it.
+    """
     config = shared.take_config(FinetuneConfig, options)
     result = _open(audit).finetune(model, config, trust_remote_code=trust_remote_code).finetuned
     assert result is not None
+    if not is_first_process():
+        return
     if as_json:
         output.show_json(result)
         return

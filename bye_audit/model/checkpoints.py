@@ -11,9 +11,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from bye_audit.core.loss_curve import find_loss_rise
+from bye_audit.processes import largest_of_all, wait_for_all
 from bye_audit.progress import Task
 
 CHECKPOINT_DIR = "checkpoints"
@@ -30,6 +32,8 @@ class TrainingReporter(TrainerCallback):
         self._checkpoint_seconds = checkpoint_seconds
         self._is_stopping = is_stopping
         self._last_save = time.monotonic()
+        self.was_stopped = False
+        """Whether training ended before its last step because it was asked to."""
         self._note = ""
         self._losses: list[float] = []
 
@@ -62,13 +66,16 @@ class TrainingReporter(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Advance, and ask for a checkpoint where one is due."""
-        del args
         self._task.advance(1, self._note)
         is_done = state.global_step >= state.max_steps
         is_due = time.monotonic() - self._last_save >= self._checkpoint_seconds
-        if self._is_stopping():
+        # Clocks and signals differ between processes: all must stop and save at the same step.
+        wishes = largest_of_all(torch.tensor([int(self._is_stopping()), int(is_due)]), args.device)
+        is_stopping, is_due = (bool(wish) for wish in wishes.tolist())
+        if is_stopping:
             control.should_training_stop = True
-        if (is_due or self._is_stopping()) and not is_done:
+            self.was_stopped = not is_done
+        if (is_due or is_stopping) and not is_done:
             control.should_save = True
             self._last_save = time.monotonic()
 
@@ -77,7 +84,9 @@ class TrainingReporter(TrainerCallback):
     ) -> None:
         """Mark a checkpoint as written to its end."""
         del control
-        # A process killed while it writes leaves a folder that looks like a checkpoint.
+        # A process killed while it writes leaves a folder that looks like a checkpoint; each
+        # process writes its own random state into it.
+        wait_for_all()
         (Path(args.output_dir) / f"checkpoint-{state.global_step}" / _COMPLETE_MARK).touch()
 
 

@@ -18,6 +18,7 @@ from transformers import Trainer, TrainingArguments
 
 from bye_audit.config import FinetuneConfig
 from bye_audit.errors import (
+    ConfigError,
     FinetuneDivergedError,
     InterruptedStageError,
     ModelError,
@@ -39,6 +40,12 @@ from bye_audit.model.loading import (
 )
 from bye_audit.model.prompts import IGNORED_LABEL
 from bye_audit.model.training_data import AnswerCollator, ConversationDataset, TrainingSamples
+from bye_audit.processes import (
+    count_processes,
+    is_first_process,
+    largest_of_all,
+    wait_for_all,
+)
 from bye_audit.progress import SILENT, Progress
 
 
@@ -120,9 +127,9 @@ def train_lora(
             progress.task("Fine-tuning", count_steps(len(samples), config), "steps") as task,
             stopping_gracefully() as is_stopping,
         ):
-            trainer.add_callback(TrainingReporter(task, config.checkpoint_seconds, is_stopping))
+            reporter = TrainingReporter(task, config.checkpoint_seconds, is_stopping)
+            trainer.add_callback(reporter)
             trainer.train(resume_from_checkpoint=str(resumed_from) if resumed_from else None)
-            was_stopped = is_stopping() and trainer.state.global_step < trainer.state.max_steps
     except KeyboardInterrupt as error:
         raise _interrupted(trainer) from error
     except torch.OutOfMemoryError as error:
@@ -137,9 +144,13 @@ def train_lora(
         raise _unwritable("checkpoint", error) from error
     finally:
         vlm.model.eval().requires_grad_(False)
-    if was_stopped:
+    if reporter.was_stopped:
         raise _interrupted(trainer)
-    _save_adapter(vlm, output_dir)
+    if is_first_process():
+        _save_adapter(vlm, output_dir)
+    wait_for_all()
+    vlm.adapter_digest = file_digest(output_dir / ADAPTER_WEIGHTS)
+    samples.left_out = largest_of_all(samples.left_out, vlm.device)
     step = int(resumed_from.name.rpartition("-")[2]) if resumed_from else 0
     return _outcome(vlm, trainer, samples, projector, output_dir, step, started)
 
@@ -206,13 +217,13 @@ class _AnswerLoss:
 def _make_trainer(
     vlm: VisionLanguageModel, samples: TrainingSamples, config: FinetuneConfig, output_dir: Path
 ) -> Trainer:
-    micro_batch = config.micro_batch_size or config.batch_size
+    micro_batch, num_parts = split_batch(config, count_processes())
     is_gpu = vlm.device.type == "cuda"
     arguments = TrainingArguments(
         output_dir=str(output_dir / CHECKPOINT_DIR),
         num_train_epochs=config.epochs,
         per_device_train_batch_size=micro_batch,
-        gradient_accumulation_steps=config.batch_size // micro_batch,
+        gradient_accumulation_steps=num_parts,
         learning_rate=config.learning_rate,
         lr_scheduler_type="linear",
         warmup_steps=config.warmup_ratio,
@@ -233,10 +244,16 @@ def _make_trainer(
         report_to="none",
         disable_tqdm=True,
         remove_unused_columns=False,
+        # A process may get a batch without any image, which the projector then has no part in.
+        ddp_find_unused_parameters=True,
         # The store's engine has threads of its own and does not survive a fork.
         dataloader_num_workers=0,
         dataloader_pin_memory=is_gpu,
     )
+    if arguments.n_gpu > 1:
+        # A second GPU is the business of a second process: left alone, the Trainer would copy the
+        # model to every GPU it sees and make the batch so many times larger.
+        arguments._n_gpu = 1
     trainer = Trainer(
         model=vlm.model,
         args=arguments,
@@ -248,6 +265,25 @@ def _make_trainer(
         if type(callback).__name__ in ("PrinterCallback", "ProgressCallback"):
             trainer.remove_callback(callback)
     return trainer
+
+
+def split_batch(config: FinetuneConfig, num_processes: int) -> tuple[int, int]:
+    """Cut the batch into samples a forward pass and forward passes a process.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be cut into equal parts.
+    """
+    micro_batch = config.micro_batch_size or max(1, config.batch_size // num_processes)
+    if config.batch_size % (micro_batch * num_processes):
+        raise ConfigError(
+            f"A batch of {config.batch_size} cannot be shared by {num_processes} processes in "
+            f"micro-batches of {micro_batch}.",
+            hint="--batch-size counts over all processes: make it a multiple of their number "
+            "times --micro-batch-size.",
+        )
+    return micro_batch, config.batch_size // (micro_batch * num_processes)
 
 
 def is_checkpointing(config: FinetuneConfig, device_type: str) -> bool:
@@ -269,7 +305,6 @@ def _save_adapter(vlm: VisionLanguageModel, output_dir: Path) -> None:
         # Left to decide for itself, PEFT would ask the hub whether the vocabulary has grown.
         vlm.model.save_pretrained(str(output_dir), save_embedding_layers=False)
         write_adapter_card(output_dir, vlm)
-        vlm.adapter_digest = file_digest(output_dir / ADAPTER_WEIGHTS)
         shutil.rmtree(output_dir / CHECKPOINT_DIR, ignore_errors=True)
         # PEFT's model card template says nothing of this adapter.
         (output_dir / "README.md").unlink(missing_ok=True)

@@ -9,7 +9,7 @@ the model's precision)::
     optimiser states     8 T           AdamW keeps two moments
     kept activations     P times what the layers keep of a position (see LayerWidths), with
                          gradient checkpointing each layer's input; the last norm's and the
-                         projector's
+                         projector's; in bfloat16 a copy of the trained weights
     working memory       the larger of the logits' and one layer's own
 
 Not counted: the CUDA context, the allocator's fragments, the vision tower's passing activations (it
@@ -218,6 +218,9 @@ def estimate_finetune(
     work = positions * max(_backward_bytes(layer, shape, value_bytes) for layer in shape.layers)
     # Outside the layers: the last norm's input, and what the projector keeps of an image token.
     kept = positions * shape.hidden_size * (4 + 2 * value_bytes)
+    if value_bytes != 4:
+        # Mixed precision casts the trained weights for the step.
+        kept += value_bytes * shape.num_trained_weights
     if is_checkpointing:
         kept += len(layers) * positions * shape.hidden_size * value_bytes
         work += max(layers)

@@ -44,7 +44,8 @@ class TrainingSamples(torch.utils.data.Dataset[Encoding]):
         self._cache: dict[int, Encoding] = {}
         self._cached_bytes = 0
         self._fallback: Encoding | None = None
-        self._left_out = torch.zeros(len(conversations), dtype=torch.bool)
+        self.left_out = torch.zeros(len(conversations), dtype=torch.uint8)
+        """1 for each sample found to be of no use so far, by this process."""
 
     def __len__(self) -> int:
         return len(self._conversations)
@@ -60,7 +61,7 @@ class TrainingSamples(torch.utils.data.Dataset[Encoding]):
         for index in indices:
             encoding = self._cache.get(index) or self._encode(index, fresh[index])
             if encoding is None:
-                self._left_out[index] = True
+                self.left_out[index] = 1
                 encoding = self._fallback
             assert encoding is not None
             made.append(encoding)
@@ -69,7 +70,7 @@ class TrainingSamples(torch.utils.data.Dataset[Encoding]):
     @property
     def num_left_out(self) -> int:
         """Samples found to be of no use so far."""
-        return int(self._left_out.sum())
+        return int(self.left_out.sum())
 
     def find_fallback(self) -> None:
         """Find the first usable sample: a batch of none but useless ones needs a stand-in."""
@@ -81,7 +82,7 @@ class TrainingSamples(torch.utils.data.Dataset[Encoding]):
                     encoding.inputs, encoding.system_length, encoding.continuation_ids, unlabelled
                 )
                 return
-            self._left_out[index] = True
+            self.left_out[index] = 1
         raise ModelError(
             f"None of the {len(self)} samples can be used for fine-tuning.",
             hint="They need an answer and at most --max-length tokens.",
