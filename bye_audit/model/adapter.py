@@ -14,7 +14,16 @@ from bye_audit.config import FinetuneConfig
 from bye_audit.errors import UnsupportedModelError
 from bye_audit.model.loading import ignoring_future_warnings
 
-_PROJECTORS = ("multi_modal_projector", "connector", "merger", "aligner", "mlp1", "projector")
+_PROJECTORS = (
+    "multi_modal_projector",
+    "connector",
+    "merger",
+    "aligner",
+    "mlp1",
+    "projector",
+    "resampler_model",
+)
+_FEED_FORWARD = ("gate_proj", "up_proj", "down_proj", "gate_up_proj")
 
 
 def put_fresh_adapter(model: Any, config: FinetuneConfig, projector: str | None) -> Any:
@@ -24,7 +33,7 @@ def put_fresh_adapter(model: Any, config: FinetuneConfig, projector: str | None)
         r=config.lora_rank,
         lora_alpha=config.lora_alpha,
         lora_dropout=config.lora_dropout,
-        target_modules=_decoder_linear_pattern(model),
+        target_modules=find_targets(model),
         modules_to_save=[projector] if projector else None,
         bias="none",
     )
@@ -37,23 +46,46 @@ def put_fresh_adapter(model: Any, config: FinetuneConfig, projector: str | None)
     return wrapped
 
 
-def _decoder_linear_pattern(model: Any) -> str:
-    """Regular expression of every linear layer inside the language decoder."""
+def find_targets(model: Any) -> list[str]:
+    """Names of the linear layers that are adapted: the language decoder's, routers left out.
+
+    In a mixture of experts whose experts are single parameters the feed-forward part is left out
+    altogether: PEFT takes the names of its linear layers for those of the experts.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If there is none.
+    """
     decoder = model.get_decoder()
     prefix = next(name for name, module in model.named_modules() if module is decoder)
     head = model.get_output_embeddings()
-    leaves = {
-        name.rpartition(".")[2]
+    has_fused_experts = any(
+        parameter.ndim == 3 and "experts" in name.split(".")
+        for name, parameter in decoder.named_parameters()
+    )
+    found = [
+        f"{prefix}.{name}"
         for name, module in decoder.named_modules()
-        if isinstance(module, nn.Linear) and module is not head
-    }
-    if not leaves:
+        if isinstance(module, nn.Linear)
+        and module is not head
+        and not _is_router(name, module)
+        and not (has_fused_experts and name.rpartition(".")[2] in _FEED_FORWARD)
+    ]
+    if not found:
         raise UnsupportedModelError(
             "The model's decoder has no linear layer an adapter could sit on.",
-            hint="Use an unquantised model of transformers itself.",
+            hint="Use a model of transformers itself.",
         )
-    ends = "|".join(re.escape(leaf) for leaf in sorted(leaves))
-    return rf"{re.escape(prefix)}\..*\.({ends})"
+    return found
+
+
+def _is_router(name: str, module: nn.Linear) -> bool:
+    """Whether a layer chooses experts: training it on little data sends tokens astray."""
+    leaf = name.rpartition(".")[2]
+    # A gate as wide as its input is a part of the feed-forward layer itself.
+    is_named_so = re.search(r"(^|_)(router|gate)$", leaf) is not None
+    return is_named_so and module.out_features < module.in_features
 
 
 def find_projector(model: Any) -> str | None:

@@ -262,7 +262,8 @@ def estimate_score(
 
 
 def _layers(decoder: Any) -> Any:
-    layers = getattr(decoder, "layers", None)
+    # Some decoders come with their head around them.
+    layers = getattr(getattr(decoder, "model", decoder), "layers", None)
     if layers is None:
         raise UnsupportedModelError(
             "The model's decoder has no list of layers that could be measured.",
