@@ -109,6 +109,8 @@ def finetune_provisional(
         If the model cannot be opened or scored later.
     FinetuneDivergedError
         If the loss is no longer finite.
+    MissingDependencyError
+        If quantisation is asked for and bitsandbytes is not installed.
     InterruptedStageError
         On Ctrl-C; the next call goes on from the checkpoint.
     """
@@ -123,7 +125,12 @@ def finetune_provisional(
     finished = _find_run(tables, run_id)
     if finished is not None:
         return FinetuneResult(finished, adapter_dir, False)
-    vlm = load_model(model, trust_remote_code=trust_remote_code, device=device_of_process())
+    vlm = load_model(
+        model,
+        trust_remote_code=trust_remote_code,
+        device=device_of_process(),
+        quantization=config.quantization,
+    )
     shown = progress if is_first_process() else SILENT
     outcome = train_lora(vlm, StoredConversations(tables), config, adapter_dir, shown)
     record = {

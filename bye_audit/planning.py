@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bye_audit.config import FinetuneConfig
-from bye_audit.errors import ModelError
+from bye_audit.errors import MissingDependencyError, ModelError
 from bye_audit.finetune import StoredConversations, require_images
 from bye_audit.progress import SILENT, Progress
 from bye_audit.store.tables import AuditTables
@@ -155,9 +155,11 @@ def _try_out(
     if not any(folder.glob("*.safetensors")):
         return None, f"the folder of {name} has a config but no weights"
     try:
-        vlm = load_model(model, trust_remote_code=trust_remote_code)
+        vlm = load_model(
+            model, trust_remote_code=trust_remote_code, quantization=config.quantization
+        )
         return run_trial(vlm, _handful(tables), config), ""
-    except ModelError as error:
+    except (ModelError, MissingDependencyError) as error:
         # What keeps a step from running is the plan's most useful finding, not its end.
         return None, error.message.rstrip(".")
 
@@ -230,6 +232,7 @@ def _plan_memory(
             num_logits=num_logits,
             value_bytes=value_bytes,
             is_checkpointing=is_checkpointing(config, device),
+            quantization=config.quantization,
         ),
         score=estimate_score(
             shape,
@@ -237,6 +240,7 @@ def _plan_memory(
             length=length,
             num_logits=num_logits,
             value_bytes=value_bytes,
+            quantization=config.quantization,
         ),
     )
 

@@ -24,7 +24,7 @@ from bye_audit.errors import (
     ModelError,
     StorageError,
 )
-from bye_audit.model.adapter import adapter_weights, find_projector, put_fresh_adapter
+from bye_audit.model.adapter import adapter_weights, put_fresh_adapter
 from bye_audit.model.checkpoints import (
     CHECKPOINT_DIR,
     TrainingReporter,
@@ -39,6 +39,7 @@ from bye_audit.model.loading import (
     write_adapter_card,
 )
 from bye_audit.model.prompts import IGNORED_LABEL
+from bye_audit.model.targets import find_projector
 from bye_audit.model.training_data import AnswerCollator, ConversationDataset, TrainingSamples
 from bye_audit.processes import (
     count_processes,

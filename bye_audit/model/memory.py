@@ -24,13 +24,13 @@ from typing import Any
 
 import torch
 from peft.tuners.lora import LoraLayer
-from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from bye_audit.config import FinetuneConfig
 from bye_audit.errors import UnsupportedModelError
-from bye_audit.model.adapter import adapter_weights, find_projector, put_fresh_adapter
+from bye_audit.model.adapter import adapter_weights, put_fresh_adapter
 from bye_audit.model.loading import LOADING_FAULTS, find_folder, first_line
+from bye_audit.model.targets import find_projector, find_targets
 
 # NF4 with a byte of scale for 64 weights, that scale's own for 256 scales; int8 with a scale a row.
 _QUANTIZED_BYTES = {"4bit": 0.5 + 1 / 64 + 4 / (64 * 256), "8bit": 1 + 4 / 1024}
@@ -154,15 +154,11 @@ def sketch_model(
 def measure_shape(model: Any, config: FinetuneConfig) -> ModelShape:
     """Take the measures of a base model; an adapter is put on it."""
     text = model.config.get_text_config(decoder=True)
-    head = model.get_output_embeddings()
     projector = find_projector(model) if config.train_projector else None
     num_base = sum(parameter.numel() for parameter in model.parameters())
     decoder = model.get_decoder()
-    num_decoder = sum(
-        module.weight.numel()
-        for module in decoder.modules()
-        if isinstance(module, nn.Linear) and module is not head
-    )
+    targets = set(find_targets(model))
+    num_decoder = sum(m.weight.numel() for n, m in model.named_modules() if n in targets)
     wrapped = put_fresh_adapter(model.requires_grad_(False), config, projector)
     return ModelShape(
         num_base_weights=num_base,
