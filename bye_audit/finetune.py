@@ -190,6 +190,15 @@ class StoredConversations:
     def __len__(self) -> int:
         return self._num_samples
 
+    def text_lengths(self) -> list[int]:
+        """Count the characters of each conversation."""
+        found: list[int] = []
+        with storage_errors("read samples"):
+            for batch in self._dataset.to_batches(columns=["messages"], batch_size=4096):
+                rows = batch["messages"].to_pylist()
+                found += [sum(len(turn["content"] or "") for turn in turns) for turns in rows]
+        return found
+
     def __getitem__(self, index: int, /) -> Conversation:
         from bye_audit.model.prompts import ConversationError
 

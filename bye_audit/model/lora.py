@@ -38,6 +38,7 @@ from bye_audit.model.loading import (
     first_line,
     write_adapter_card,
 )
+from bye_audit.model.ordering import StepSortedSampler
 from bye_audit.model.prompts import IGNORED_LABEL
 from bye_audit.model.targets import find_projector
 from bye_audit.model.training_data import AnswerCollator, ConversationDataset, TrainingSamples
@@ -215,6 +216,17 @@ class _AnswerLoss:
         return total / max(int(count), 1)
 
 
+class _Trainer(Trainer):
+    """The Trainer with micro-batches of like length."""
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        num_parts = self.args.gradient_accumulation_steps * count_processes()
+        if num_parts == 1:
+            return super()._get_train_sampler(train_dataset)
+        batch_size = self.args.per_device_train_batch_size * num_parts
+        return StepSortedSampler(self.train_dataset.text_lengths(), batch_size, self.args.seed)
+
+
 def _make_trainer(
     vlm: VisionLanguageModel, samples: TrainingSamples, config: FinetuneConfig, output_dir: Path
 ) -> Trainer:
@@ -255,7 +267,7 @@ def _make_trainer(
         # A second GPU is the business of a second process: left alone, the Trainer would copy the
         # model to every GPU it sees and make the batch so many times larger.
         arguments._n_gpu = 1
-    trainer = Trainer(
+    trainer = _Trainer(
         model=vlm.model,
         args=arguments,
         data_collator=AnswerCollator(vlm.encoder),
