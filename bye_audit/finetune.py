@@ -8,6 +8,7 @@ same samples with the same settings.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -78,6 +79,7 @@ def finetune_provisional(
     model: str,
     config: FinetuneConfig,
     *,
+    restart: bool = False,
     trust_remote_code: bool = False,
     progress: Progress = SILENT,
 ) -> FinetuneResult:
@@ -91,6 +93,8 @@ def finetune_provisional(
         Folder or hub id of the base model.
     config
         Hyper-parameters.
+    restart
+        Begin again: drop the checkpoints of an unfinished run, and repeat a finished one.
     trust_remote_code
         Run code that comes with the model.
     progress
@@ -120,7 +124,9 @@ def finetune_provisional(
 
     split_batch(config, count_processes())
     connect_processes()
-    fingerprint, run_id = decide_on_first(lambda: _choose_run(tables, model, config))
+    fingerprint, run_id = decide_on_first(
+        lambda: _choose_run(tables, model, config, restart=restart)
+    )
     adapter_dir = tables.directory(ADAPTERS_DIR) / run_id
     finished = _find_run(tables, run_id)
     if finished is not None:
@@ -157,7 +163,7 @@ def finetune_provisional(
 
 
 def _choose_run(
-    tables: AuditTables, model: str, config: FinetuneConfig
+    tables: AuditTables, model: str, config: FinetuneConfig, *, restart: bool
 ) -> tuple[dict[str, Any], str]:
     """Name the run that has done this, began it, or is to do it now."""
     from bye_audit.model.loading import model_digest
@@ -167,11 +173,15 @@ def _choose_run(
         "content_digest": tables.content_digest(),
         "settings": {k: v for k, v in asdict(config).items() if k not in _NOT_IN_FINGERPRINT},
     }
-    finished = _find_finished(tables, fingerprint)
+    finished = None if restart else _find_finished(tables, fingerprint)
     if finished is not None:
         return fingerprint, finished.run_id
-    unfinished = _find_unfinished(tables, fingerprint) or _make_adapter_dir(tables, fingerprint)
-    return fingerprint, unfinished.name
+    unfinished = _find_unfinished(tables, fingerprint)
+    if restart and unfinished is not None:
+        with storage_errors(f"remove the unfinished adapter {unfinished.name}"):
+            shutil.rmtree(unfinished)
+        unfinished = None
+    return fingerprint, (unfinished or _make_adapter_dir(tables, fingerprint)).name
 
 
 def _find_run(tables: AuditTables, run_id: str) -> Run | None:

@@ -91,17 +91,29 @@ def plan(
 @shared.audit_argument
 @shared.model_option(required=True)
 @shared.finetune_options
+@click.option(
+    "--restart", is_flag=True, help="Begin again instead of going on with an earlier training."
+)
 @shared.trust_option
 @shared.json_option
 def finetune(
-    audit: str, model: str, trust_remote_code: bool, as_json: bool, **options: Any
+    audit: str,
+    model: str,
+    restart: bool,
+    trust_remote_code: bool,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Train the provisional adapter on the suspect data.
 
     Runs on several GPUs or hosts when torchrun or accelerate launch starts it.
     """
     config = shared.take_config(FinetuneConfig, options)
-    result = _open(audit).finetune(model, config, trust_remote_code=trust_remote_code).finetuned
+    result = (
+        _open(audit)
+        .finetune(model, config, restart=restart, trust_remote_code=trust_remote_code)
+        .finetuned
+    )
     assert result is not None
     if not is_first_process():
         return

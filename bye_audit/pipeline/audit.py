@@ -124,6 +124,7 @@ class Audit:
         model: str | Path,
         config: FinetuneConfig | None = None,
         *,
+        restart: bool = False,
         trust_remote_code: bool = False,
     ) -> Audit:
         """Train the provisional adapter on the suspect samples.
@@ -134,6 +135,8 @@ class Audit:
             Folder, hub id, or ``mini`` for the embedded model.
         config
             Settings of the training; the paper's when None.
+        restart
+            Begin again instead of going on with, or keeping, an earlier training.
         trust_remote_code
             Run Python code that comes with the model. Only for models whose code you have read.
 
@@ -148,6 +151,7 @@ class Audit:
             self.tables,
             resolve_model(model),
             config or FinetuneConfig(),
+            restart=restart,
             trust_remote_code=trust_remote_code,
             progress=self.progress,
         )

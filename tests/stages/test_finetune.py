@@ -94,6 +94,22 @@ def test_an_interrupted_run_goes_on_under_its_own_name(
     assert result.run.record["resumed_from_step"] == 1
 
 
+def test_restart_drops_what_was_begun_and_repeats_what_was_finished(
+    tables: AuditTables, tiny_vlm_dir: Path
+) -> None:
+    with pytest.raises(InterruptedStageError):
+        finetune_provisional(tables, str(tiny_vlm_dir), FAST, progress=InterruptingProgress())
+    (unfinished,) = tables.directory("adapters").iterdir()
+    first = finetune_provisional(tables, str(tiny_vlm_dir), FAST, restart=True)
+    assert not unfinished.exists()
+    assert first.run.record["resumed_from_step"] == 0
+    second = finetune_provisional(tables, str(tiny_vlm_dir), FAST, restart=True)
+    assert second.is_new
+    assert second.run.record["adapter_digest"] == first.run.record["adapter_digest"]
+    # Scores may have been made with the first one.
+    assert first.adapter_dir.is_dir()
+
+
 def test_an_audit_without_samples_or_without_images_says_what_to_ingest(
     tmp_path: Path, tiny_vlm_dir: Path
 ) -> None:
