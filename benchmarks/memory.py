@@ -4,7 +4,7 @@ LLaVA-1.5-7B's exact architecture (width 4096, 32 heads, feed-forward 11008, voc
 ViT-L/14 at 336 pixels) with random weights and one or two of its 32 decoder layers is really
 trained for a few steps on a CPU. Each case is a process of its own, whose resident memory is
 watched; living tensors, and those that autograd keeps, are counted one by one. A process holds more
-than its tensors where a CPU's kernels rearrange weights in buffers of their own.
+than its tensors: kernels have buffers of their own.
 """
 
 from __future__ import annotations
