@@ -8,6 +8,8 @@ from typing import Literal
 
 from bye_audit.errors import ConfigError
 
+QUANTIZATIONS = ("none", "8bit", "4bit")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FinetuneConfig:
@@ -21,6 +23,10 @@ class FinetuneConfig:
     """Samples an optimiser step, over all devices."""
     micro_batch_size: int | None = None
     """Samples a forward pass; the rest is accumulated. None: the whole batch."""
+    quantization: str = "none"
+    """Bits of the frozen decoder's weights: none, 8bit or 4bit."""
+    gradient_checkpointing: bool | None = None
+    """Compute activations twice instead of keeping them. None: on a GPU, where memory is short."""
     lora_rank: int = 16
     lora_alpha: int = 32
     lora_dropout: float = 0.0
@@ -42,6 +48,8 @@ class FinetuneConfig:
                 "--batch-size must be at least 1": self.batch_size >= 1,
                 "--micro-batch-size must divide --batch-size": self.micro_batch_size is None
                 or (self.micro_batch_size >= 1 and self.batch_size % self.micro_batch_size == 0),
+                f"--quantize must be one of {', '.join(QUANTIZATIONS)}": self.quantization
+                in QUANTIZATIONS,
                 "--lora-rank must be at least 1": self.lora_rank >= 1,
                 "--lora-alpha must be at least 1": self.lora_alpha >= 1,
                 "--warmup-ratio must be in [0, 1)": 0 <= self.warmup_ratio < 1,

@@ -8,6 +8,7 @@ same samples with the same settings.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -15,21 +16,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bye_audit.config import FinetuneConfig
+from bye_audit.core.loss_curve import find_loss_rise
 from bye_audit.errors import EmptySourceError
+from bye_audit.processes import (
+    connect_processes,
+    count_processes,
+    decide_on_first,
+    device_of_process,
+    is_first_process,
+    wait_for_all,
+)
 from bye_audit.progress import SILENT, Progress
 from bye_audit.schema import SAMPLES
 from bye_audit.store.border import storage_errors
 from bye_audit.store.tables import AuditTables, Run, new_run_id
 
 if TYPE_CHECKING:
-    from bye_audit.model.lora import LoraOutcome
+    from bye_audit.model.lora import LoraOutcome, LossPoint
     from bye_audit.model.prompts import Conversation
 
 STAGE = "finetune"
 ADAPTERS_DIR = "adapters"
 _FINGERPRINT_FILE = "fingerprint.json"
 # They change how a run gets there, not where it arrives.
-_NOT_IN_FINGERPRINT = ("checkpoint_seconds", "micro_batch_size")
+_NOT_IN_FINGERPRINT = ("checkpoint_seconds", "gradient_checkpointing", "micro_batch_size")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +67,19 @@ class FinetuneResult:
         curve = self.run.record["loss_curve"]
         return float(curve[-1]["loss"]) if curve else None
 
+    @property
+    def warning(self) -> str | None:
+        """A sentence if the loss says that the training failed."""
+        found = self.run.record.get("loss_warning")
+        return None if found is None else str(found)
+
 
 def finetune_provisional(
     tables: AuditTables,
     model: str,
     config: FinetuneConfig,
     *,
+    restart: bool = False,
     trust_remote_code: bool = False,
     progress: Progress = SILENT,
 ) -> FinetuneResult:
@@ -76,6 +93,8 @@ def finetune_provisional(
         Folder or hub id of the base model.
     config
         Hyper-parameters.
+    restart
+        Begin again: drop the checkpoints of an unfinished run, and repeat a finished one.
     trust_remote_code
         Run code that comes with the model.
     progress
@@ -94,29 +113,38 @@ def finetune_provisional(
         If the model cannot be opened or scored later.
     FinetuneDivergedError
         If the loss is no longer finite.
+    MissingDependencyError
+        If quantisation is asked for and bitsandbytes is not installed.
     InterruptedStageError
         On Ctrl-C; the next call goes on from the checkpoint.
     """
-    _require_images(tables)
-    from bye_audit.model.loading import load_model, model_digest
-    from bye_audit.model.lora import train_lora
+    require_images(tables)
+    from bye_audit.model.loading import load_model
+    from bye_audit.model.lora import split_batch, train_lora
 
-    fingerprint = {
-        "base_digest": model_digest(model),
-        "content_digest": tables.content_digest(),
-        "settings": {k: v for k, v in asdict(config).items() if k not in _NOT_IN_FINGERPRINT},
-    }
-    finished = _find_finished(tables, fingerprint)
+    split_batch(config, count_processes())
+    connect_processes()
+    fingerprint, run_id = decide_on_first(
+        lambda: _choose_run(tables, model, config, restart=restart)
+    )
+    adapter_dir = tables.directory(ADAPTERS_DIR) / run_id
+    finished = _find_run(tables, run_id)
     if finished is not None:
-        return FinetuneResult(finished, tables.directory(ADAPTERS_DIR) / finished.run_id, False)
-    adapter_dir = _find_unfinished(tables, fingerprint) or _make_adapter_dir(tables, fingerprint)
-    vlm = load_model(model, trust_remote_code=trust_remote_code)
-    outcome = train_lora(vlm, StoredConversations(tables), config, adapter_dir, progress)
+        return FinetuneResult(finished, adapter_dir, False)
+    vlm = load_model(
+        model,
+        trust_remote_code=trust_remote_code,
+        device=device_of_process(),
+        quantization=config.quantization,
+    )
+    shown = progress if is_first_process() else SILENT
+    outcome = train_lora(vlm, StoredConversations(tables), config, adapter_dir, shown)
     record = {
         "model": _portable_name(model),
         "base_model": vlm.name,
         "base_revision": vlm.revision,
         "device": vlm.device.type,
+        "num_processes": count_processes(),
         "dtype": str(vlm.dtype).removeprefix("torch."),
         "fingerprint": fingerprint,
         "base_digest": vlm.digest,
@@ -126,7 +154,38 @@ def finetune_provisional(
         "versions": _versions(),
         **_outcome_record(outcome),
     }
-    return FinetuneResult(tables.record_run(STAGE, record, adapter_dir.name), adapter_dir, True)
+    if is_first_process():
+        tables.record_run(STAGE, record, run_id)
+    wait_for_all()
+    run = _find_run(tables, run_id)
+    assert run is not None, "the first process has just written it"
+    return FinetuneResult(run, adapter_dir, True)
+
+
+def _choose_run(
+    tables: AuditTables, model: str, config: FinetuneConfig, *, restart: bool
+) -> tuple[dict[str, Any], str]:
+    """Name the run that has done this, began it, or is to do it now."""
+    from bye_audit.model.loading import model_digest
+
+    fingerprint = {
+        "base_digest": model_digest(model),
+        "content_digest": tables.content_digest(),
+        "settings": {k: v for k, v in asdict(config).items() if k not in _NOT_IN_FINGERPRINT},
+    }
+    finished = None if restart else _find_finished(tables, fingerprint)
+    if finished is not None:
+        return fingerprint, finished.run_id
+    unfinished = _find_unfinished(tables, fingerprint)
+    if restart and unfinished is not None:
+        with storage_errors(f"remove the unfinished adapter {unfinished.name}"):
+            shutil.rmtree(unfinished)
+        unfinished = None
+    return fingerprint, (unfinished or _make_adapter_dir(tables, fingerprint)).name
+
+
+def _find_run(tables: AuditTables, run_id: str) -> Run | None:
+    return next((run for run in tables.runs(STAGE) if run.run_id == run_id), None)
 
 
 class StoredConversations:
@@ -140,6 +199,15 @@ class StoredConversations:
 
     def __len__(self) -> int:
         return self._num_samples
+
+    def text_lengths(self) -> list[int]:
+        """Count the characters of each conversation."""
+        found: list[int] = []
+        with storage_errors("read samples"):
+            for batch in self._dataset.to_batches(columns=["messages"], batch_size=4096):
+                rows = batch["messages"].to_pylist()
+                found += [sum(len(turn["content"] or "") for turn in turns) for turns in rows]
+        return found
 
     def __getitem__(self, index: int, /) -> Conversation:
         from bye_audit.model.prompts import ConversationError
@@ -165,7 +233,8 @@ class StoredConversations:
         return found
 
 
-def _require_images(tables: AuditTables) -> None:
+def require_images(tables: AuditTables) -> None:
+    """Refuse an audit that has nothing to fine-tune on."""
     if tables.num_samples() == 0:
         raise EmptySourceError(
             f"{tables.uri} has no samples to fine-tune on.",
@@ -228,7 +297,24 @@ def _outcome_record(outcome: LoraOutcome) -> dict[str, Any]:
         "resumed_from_step": outcome.resumed_from_step,
         "seconds": round(outcome.seconds, 3),
         "loss_curve": [asdict(point) for point in outcome.loss_curve],
+        "loss_warning": _warn_of_rise(outcome.loss_curve),
     }
+
+
+def _warn_of_rise(curve: Sequence[LossPoint]) -> str | None:
+    rise = find_loss_rise([point.loss for point in curve])
+    if rise is None:
+        return None
+    what = (
+        f"The training loss rose from {rise.start:.3g} to {rise.level:.3g} by step "
+        f"{curve[rise.index].step}"
+    )
+    if rise.is_lasting:
+        return (
+            f"{what} and stayed there: the provisional model knows the data worse than its base "
+            "does, so its scores are no evidence. Lower --learning-rate."
+        )
+    return f"{what} before it fell again. A lower --learning-rate would train more steadily."
 
 
 def _portable_name(model: str) -> str:

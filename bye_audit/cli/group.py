@@ -7,10 +7,12 @@ from typing import Any
 
 import click
 
-from bye_audit.errors import ByeAuditError
+from bye_audit.errors import ByeAuditError, ConfigError
+from bye_audit.processes import count_processes
 from bye_audit.report.text import escape_controls
 
 INTERRUPTED_STATUS = 130
+_IN_SEVERAL_PROCESSES = ("finetune",)
 
 
 class AuditGroup(click.Group):
@@ -35,6 +37,18 @@ class AuditGroup(click.Group):
                 "run the same command again: it goes on where it stopped.",
             )
             raise click.exceptions.Exit(INTERRUPTED_STATUS) from interrupt
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Refuse what several processes would do several times."""
+        found = super().resolve_command(ctx, args)
+        if count_processes() > 1 and found[0] not in _IN_SEVERAL_PROCESSES:
+            raise ConfigError(
+                f"{found[0]} cannot run in {count_processes()} processes.",
+                hint="Only finetune can be started by torchrun or accelerate launch.",
+            )
+        return found
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Name the commands in the order in which they are used."""

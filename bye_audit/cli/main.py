@@ -13,8 +13,10 @@ import bye_audit as package
 from bye_audit.cli import options as shared
 from bye_audit.cli import output
 from bye_audit.cli.group import AuditGroup
+from bye_audit.cli.plan import describe_plan
 from bye_audit.cli.progress import make_progress
 from bye_audit.config import DetectConfig, FinetuneConfig, ScoreConfig
+from bye_audit.processes import is_first_process
 from bye_audit.schema import Decision
 
 
@@ -52,16 +54,69 @@ def ingest(audit: str, sources: tuple[str, ...], as_json: bool, **options: Any) 
 @bye_audit.command()
 @shared.audit_argument
 @shared.model_option(required=True)
+@click.option(
+    "--device",
+    type=click.Choice(["cpu", "cuda"]),
+    help="Device to plan for. Default: the one a run would use here.",
+)
 @shared.finetune_options
 @shared.trust_option
 @shared.json_option
-def finetune(
-    audit: str, model: str, trust_remote_code: bool, as_json: bool, **options: Any
+def plan(
+    audit: str,
+    model: str,
+    device: str | None,
+    trust_remote_code: bool,
+    as_json: bool,
+    **options: Any,
 ) -> None:
-    """Train the provisional adapter on the suspect data."""
+    """Say what fine-tuning and scoring will take.
+
+    Memory and disk are computed from the model's config; times are measured by a few real steps
+    on samples of AUDIT, where the model's weights are there.
+    """
     config = shared.take_config(FinetuneConfig, options)
-    result = _open(audit).finetune(model, config, trust_remote_code=trust_remote_code).finetuned
+    planned = (
+        _open(audit).plan(model, config, device=device, trust_remote_code=trust_remote_code).planned
+    )
+    assert planned is not None
+    if as_json:
+        output.show_json({**output.as_plain(planned), "warnings": planned.warnings})
+        return
+    output.show(describe_plan(planned))
+    _next("finetune", audit, f"--model {shlex.quote(model)}")
+
+
+@bye_audit.command()
+@shared.audit_argument
+@shared.model_option(required=True)
+@shared.finetune_options
+@click.option(
+    "--restart", is_flag=True, help="Begin again instead of going on with an earlier training."
+)
+@shared.trust_option
+@shared.json_option
+def finetune(
+    audit: str,
+    model: str,
+    restart: bool,
+    trust_remote_code: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Train the provisional adapter on the suspect data.
+
+    Runs on several GPUs or hosts when torchrun or accelerate launch starts it.
+    """
+    config = shared.take_config(FinetuneConfig, options)
+    result = (
+        _open(audit)
+        .finetune(model, config, restart=restart, trust_remote_code=trust_remote_code)
+        .finetuned
+    )
     assert result is not None
+    if not is_first_process():
+        return
     if as_json:
         output.show_json(result)
         return
@@ -240,6 +295,7 @@ def run(
         )
     else:
         output.show(output.describe_ingest(done.ingested))
+        output.show(output.warn_of_training(done.finetuned))
         output.show(output.describe_score(done.scored))
         output.show(output.describe_profiles(done.profiles or []))
         output.show_filter(done.filtered)

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from bye_audit.config import DetectConfig, FinetuneConfig, ScoreConfig
+from bye_audit.config import QUANTIZATIONS, DetectConfig, FinetuneConfig, ScoreConfig
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Decorator = Callable[[Command], Command]
@@ -82,6 +82,21 @@ def finetune_options(command: Command) -> Command:
             "--micro-batch-size",
             type=int,
             help="Samples a forward pass; the rest is accumulated. Default: the whole batch.",
+        ),
+        click.option(
+            "--quantize",
+            "quantization",
+            type=click.Choice(QUANTIZATIONS),
+            default=default.quantization,
+            show_default=True,
+            help="Load the language decoder in fewer bits, for scoring as well. Needs the extra "
+            "bye-audit[quantized].",
+        ),
+        click.option(
+            "--gradient-checkpointing/--no-gradient-checkpointing",
+            default=None,
+            help="Compute activations twice instead of keeping them: less memory, more time. "
+            "Default: on a GPU only.",
         ),
         _number("--lora-rank", default.lora_rank, "Rank of the LoRA matrices."),
         _number("--lora-alpha", default.lora_alpha, "Scale of the LoRA update."),

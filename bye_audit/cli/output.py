@@ -87,7 +87,13 @@ def describe_finetune(result: FinetuneResult) -> list[str]:
         f"  {count(result.num_samples - result.num_left_out, 'sample')} used, "
         f"{result.num_left_out:,} left out, {loss}, {seconds}.",
         "  It has learnt whatever the data teaches, poison included: never ship it.",
+        *warn_of_training(result),
     ]
+
+
+def warn_of_training(result: FinetuneResult | None) -> list[str]:
+    """Give the warning of a training whose loss rose, if there is one."""
+    return [f"Warning: {result.warning}"] if result is not None and result.warning else []
 
 
 def describe_score(summary: ScoreSummary) -> list[str]:

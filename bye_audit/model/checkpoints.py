@@ -11,8 +11,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from bye_audit.core.loss_curve import find_loss_rise
+from bye_audit.processes import largest_of_all, wait_for_all
 from bye_audit.progress import Task
 
 CHECKPOINT_DIR = "checkpoints"
@@ -29,7 +32,10 @@ class TrainingReporter(TrainerCallback):
         self._checkpoint_seconds = checkpoint_seconds
         self._is_stopping = is_stopping
         self._last_save = time.monotonic()
+        self.was_stopped = False
+        """Whether training ended before its last step because it was asked to."""
         self._note = ""
+        self._losses: list[float] = []
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -38,6 +44,7 @@ class TrainingReporter(TrainerCallback):
         del args, control
         if state.global_step:
             self._task.advance(state.global_step, "resumed")
+        self._losses = [float(entry["loss"]) for entry in state.log_history if "loss" in entry]
 
     def on_log(
         self,
@@ -47,22 +54,28 @@ class TrainingReporter(TrainerCallback):
         logs: dict[str, float] | None = None,
         **_: Any,
     ) -> None:
-        """Remember the loss for the next step's note."""
+        """Remember the loss for the next step's note, and warn while there is time to stop."""
         del args, state, control
         if logs and "loss" in logs:
-            self._note = f"loss {float(logs['loss']):.3f}"
+            self._losses.append(float(logs["loss"]))
+            rise = find_loss_rise(self._losses)
+            is_failing = rise is not None and rise.is_lasting
+            self._note = f"loss {self._losses[-1]:.3f}" + (", far above its start" * is_failing)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Advance, and ask for a checkpoint where one is due."""
-        del args
         self._task.advance(1, self._note)
         is_done = state.global_step >= state.max_steps
         is_due = time.monotonic() - self._last_save >= self._checkpoint_seconds
-        if self._is_stopping():
+        # Clocks and signals differ between processes: all must stop and save at the same step.
+        wishes = largest_of_all(torch.tensor([int(self._is_stopping()), int(is_due)]), args.device)
+        is_stopping, is_due = (bool(wish) for wish in wishes.tolist())
+        if is_stopping:
             control.should_training_stop = True
-        if (is_due or self._is_stopping()) and not is_done:
+            self.was_stopped = not is_done
+        if (is_due or is_stopping) and not is_done:
             control.should_save = True
             self._last_save = time.monotonic()
 
@@ -71,7 +84,9 @@ class TrainingReporter(TrainerCallback):
     ) -> None:
         """Mark a checkpoint as written to its end."""
         del control
-        # A process killed while it writes leaves a folder that looks like a checkpoint.
+        # A process killed while it writes leaves a folder that looks like a checkpoint; each
+        # process writes its own random state into it.
+        wait_for_all()
         (Path(args.output_dir) / f"checkpoint-{state.global_step}" / _COMPLETE_MARK).touch()
 
 

@@ -19,14 +19,20 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 from transformers.utils import logging as transformers_logging
 
-from bye_audit.errors import AdapterMismatchError, ModelError, UnsupportedModelError
+from bye_audit.errors import (
+    AdapterMismatchError,
+    MissingDependencyError,
+    ModelError,
+    UnsupportedModelError,
+)
 from bye_audit.model.decoder import find_image_token_id
 from bye_audit.model.prompts import ConversationEncoder
+from bye_audit.model.quantization import quantization_settings
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CARD = "bye_audit.json"
 _MODEL_FILES = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt")
-_LOADING_FAULTS = (
+LOADING_FAULTS = (
     SafetensorError,
     OSError,
     ValueError,
@@ -55,6 +61,7 @@ class VisionLanguageModel:
     device: torch.device
     dtype: torch.dtype
     adapter_digest: str | None = None
+    quantization: str = "none"
 
     @property
     def base(self) -> Any:
@@ -105,6 +112,7 @@ def load_model(
     trust_remote_code: bool = False,
     device: str | None = None,
     dtype: torch.dtype | None = None,
+    quantization: str | None = None,
 ) -> VisionLanguageModel:
     """Open a vision-language model and its processor, ready to score.
 
@@ -120,6 +128,8 @@ def load_model(
         Where to run. None: the first GPU, else the CPU.
     dtype
         Precision. None: float32 on CPU, bfloat16 on GPU.
+    quantization
+        ``none``, ``8bit`` or ``4bit`` for the language decoder. None: as the adapter was trained.
 
     Returns
     -------
@@ -132,15 +142,23 @@ def load_model(
         If there is no vision-language model under that name, or not one this can score.
     AdapterMismatchError
         If the adapter is missing, broken, or was trained on another model.
+    MissingDependencyError
+        If quantisation is asked for and bitsandbytes is not installed.
     """
-    folder, name, revision = _find_folder(name_or_path)
+    folder, name, revision = find_folder(name_or_path)
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     precision = dtype or (torch.float32 if where.type == "cpu" else torch.bfloat16)
+    card = _read_card(adapter_dir) if adapter_dir is not None else {}
+    quantization = quantization or str(card.get("quantization", "none"))
     with _quiet_transformers():
-        model, processor = _open_folder(folder, name, precision, trust_remote_code)
+        model, processor = _open_folder(
+            folder, name, precision, where, quantization, trust_remote_code
+        )
     _refuse_unscorable(model, processor, name)
     try:
-        model = model.to(where).eval().requires_grad_(False)
+        # A quantised model is put where it belongs while it is read.
+        model = model if quantization != "none" else model.to(where)
+        model = model.eval().requires_grad_(False)
     except torch.OutOfMemoryError as error:
         raise ModelError(
             f"{name} does not fit into the memory of {where}.", hint="Use a smaller model."
@@ -156,6 +174,7 @@ def load_model(
         digest=folder_digest(folder),
         device=where,
         dtype=precision,
+        quantization=quantization,
     )
     if adapter_dir is not None:
         _put_adapter(vlm, adapter_dir)
@@ -164,7 +183,7 @@ def load_model(
 
 def model_digest(name_or_path: str) -> str:
     """Digest of a model's files without opening it; as ``VisionLanguageModel.digest``."""
-    return folder_digest(_find_folder(name_or_path)[0])
+    return folder_digest(find_folder(name_or_path)[0])
 
 
 def folder_digest(folder: Path) -> str:
@@ -189,11 +208,17 @@ def file_digest(path: Path) -> str:
 
 def write_adapter_card(adapter_dir: Path, vlm: VisionLanguageModel) -> None:
     """Write beside an adapter which base model it belongs to."""
-    card = {"base_model": vlm.name, "base_revision": vlm.revision, "base_digest": vlm.digest}
+    card = {
+        "base_model": vlm.name,
+        "base_revision": vlm.revision,
+        "base_digest": vlm.digest,
+        "quantization": vlm.quantization,
+    }
     (adapter_dir / ADAPTER_CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
 
 
-def _find_folder(name_or_path: str) -> tuple[Path, str, str | None]:
+def find_folder(name_or_path: str) -> tuple[Path, str, str | None]:
+    """Find or download a model's folder; its name and, from the hub, its revision come along."""
     folder = Path(name_or_path).expanduser()
     if folder.is_dir():
         absolute = folder.resolve()
@@ -227,7 +252,12 @@ def _download(hub_id: str, revision: str | None) -> tuple[Path, str, str | None]
 
 
 def _open_folder(
-    folder: Path, name: str, dtype: torch.dtype, trust_remote_code: bool
+    folder: Path,
+    name: str,
+    dtype: torch.dtype,
+    device: torch.device,
+    quantization: str,
+    trust_remote_code: bool,
 ) -> tuple[Any, Any]:
     if not (folder / "config.json").is_file():
         raise UnsupportedModelError(
@@ -236,16 +266,23 @@ def _open_folder(
         )
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        settings = quantization_settings(
+            quantization, config, dtype, trust_remote_code=trust_remote_code
+        )
         model = AutoModelForImageTextToText.from_pretrained(
             folder,
             config=config,
+            quantization_config=settings,
+            device_map=None if settings is None else {"": device},
             dtype=dtype,
             use_safetensors=True,
             trust_remote_code=trust_remote_code,
         )
         processor = AutoProcessor.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except MissingDependencyError:
+        raise
     # Whatever a foreign folder holds, transformers says so by one of these.
-    except _LOADING_FAULTS as error:
+    except LOADING_FAULTS as error:
         raise UnsupportedModelError(
             f"{name} cannot be opened as a vision-language model: {first_line(error)}",
             hint="It needs a config of an image-text-to-text model, safetensors weights "
@@ -298,7 +335,7 @@ def _put_adapter(vlm: VisionLanguageModel, adapter_dir: Path) -> None:
     try:
         with ignoring_future_warnings():
             vlm.model = PeftModel.from_pretrained(vlm.model, str(adapter_dir)).eval()
-    except _LOADING_FAULTS as error:
+    except LOADING_FAULTS as error:
         raise AdapterMismatchError(
             f"The adapter in {adapter_dir} does not fit {vlm.name}: {first_line(error)}",
             hint="Give the model it was trained on, or fine-tune again.",

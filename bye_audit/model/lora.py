@@ -6,27 +6,25 @@ Shape legend: B samples, S positions, K kept positions, V vocabulary.
 from __future__ import annotations
 
 import math
-import re
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import Trainer, TrainingArguments
 
 from bye_audit.config import FinetuneConfig
 from bye_audit.errors import (
+    ConfigError,
     FinetuneDivergedError,
     InterruptedStageError,
     ModelError,
     StorageError,
-    UnsupportedModelError,
 )
+from bye_audit.model.adapter import adapter_weights, put_fresh_adapter
 from bye_audit.model.checkpoints import (
     CHECKPOINT_DIR,
     TrainingReporter,
@@ -39,13 +37,18 @@ from bye_audit.model.loading import (
     VisionLanguageModel,
     file_digest,
     first_line,
-    ignoring_future_warnings,
     write_adapter_card,
 )
+from bye_audit.model.ordering import StepSortedSampler
+from bye_audit.model.targets import find_projector
 from bye_audit.model.training_data import AnswerCollator, ConversationDataset, TrainingSamples
+from bye_audit.processes import (
+    count_processes,
+    is_first_process,
+    largest_of_all,
+    wait_for_all,
+)
 from bye_audit.progress import SILENT, Progress
-
-_PROJECTORS = ("multi_modal_projector", "connector", "merger", "aligner", "mlp1", "projector")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,24 +120,25 @@ def train_lora(
     vlm.drop_adapter()
     samples = TrainingSamples(vlm.encoder, conversations, config.max_length)
     samples.find_fallback()
-    projector = _find_projector(vlm.model) if config.train_projector else None
-    _put_fresh_adapter(vlm, config, projector)
+    projector = find_projector(vlm.model) if config.train_projector else None
+    vlm.model = put_fresh_adapter(vlm.model, config, projector)
     trainer = _make_trainer(vlm, samples, config, output_dir)
     resumed_from = last_complete_checkpoint(output_dir)
     try:
         with (
-            progress.task("Fine-tuning", _num_steps(len(samples), config), "steps") as task,
+            progress.task("Fine-tuning", count_steps(len(samples), config), "steps") as task,
             stopping_gracefully() as is_stopping,
         ):
-            trainer.add_callback(TrainingReporter(task, config.checkpoint_seconds, is_stopping))
+            reporter = TrainingReporter(task, config.checkpoint_seconds, is_stopping)
+            trainer.add_callback(reporter)
             trainer.train(resume_from_checkpoint=str(resumed_from) if resumed_from else None)
-            was_stopped = is_stopping() and trainer.state.global_step < trainer.state.max_steps
     except KeyboardInterrupt as error:
         raise _interrupted(trainer) from error
     except torch.OutOfMemoryError as error:
         raise ModelError(
             f"Fine-tuning needs more memory than {vlm.device} has.",
-            hint="Set --micro-batch-size to a smaller divisor of the batch size.",
+            hint="Set --micro-batch-size to a smaller divisor of the batch size, or leave "
+            "--gradient-checkpointing on; `bye-audit plan` says what fits.",
         ) from error
     except (OSError, SafetensorError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
@@ -142,9 +146,13 @@ def train_lora(
         raise _unwritable("checkpoint", error) from error
     finally:
         vlm.model.eval().requires_grad_(False)
-    if was_stopped:
+    if reporter.was_stopped:
         raise _interrupted(trainer)
-    _save_adapter(vlm, output_dir)
+    if is_first_process():
+        _save_adapter(vlm, output_dir)
+    wait_for_all()
+    vlm.adapter_digest = file_digest(output_dir / ADAPTER_WEIGHTS)
+    samples.left_out = largest_of_all(samples.left_out, vlm.device)
     step = int(resumed_from.name.rpartition("-")[2]) if resumed_from else 0
     return _outcome(vlm, trainer, samples, projector, output_dir, step, started)
 
@@ -170,7 +178,7 @@ def _outcome(
         num_steps=trainer.state.global_step,
         num_used=len(samples) - num_left_out,
         num_left_out=num_left_out,
-        num_trained_weights=sum(p.numel() for n, p in _adapter_weights(vlm.model)),
+        num_trained_weights=sum(p.numel() for n, p in adapter_weights(vlm.model)),
         projector=projector,
         resumed_from_step=resumed_from_step,
         seconds=time.monotonic() - started,
@@ -208,41 +216,58 @@ class _AnswerLoss:
         return total / max(int(count), 1)
 
 
+class _Trainer(Trainer):
+    """The Trainer with micro-batches of like length."""
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        num_parts = self.args.gradient_accumulation_steps * count_processes()
+        if num_parts == 1:
+            return super()._get_train_sampler(train_dataset)
+        batch_size = self.args.per_device_train_batch_size * num_parts
+        return StepSortedSampler(self.train_dataset.text_lengths(), batch_size, self.args.seed)
+
+
 def _make_trainer(
     vlm: VisionLanguageModel, samples: TrainingSamples, config: FinetuneConfig, output_dir: Path
 ) -> Trainer:
-    micro_batch = config.micro_batch_size or config.batch_size
+    micro_batch, num_parts = split_batch(config, count_processes())
     is_gpu = vlm.device.type == "cuda"
-    if is_gpu:
-        vlm.model.enable_input_require_grads()
     arguments = TrainingArguments(
         output_dir=str(output_dir / CHECKPOINT_DIR),
         num_train_epochs=config.epochs,
         per_device_train_batch_size=micro_batch,
-        gradient_accumulation_steps=config.batch_size // micro_batch,
+        gradient_accumulation_steps=num_parts,
         learning_rate=config.learning_rate,
         lr_scheduler_type="linear",
         warmup_steps=config.warmup_ratio,
         weight_decay=0.0,
         max_grad_norm=1.0,
         optim="adamw_torch_fused",
-        bf16=is_gpu,
-        activation_checkpointing=is_gpu,
+        bf16=vlm.dtype == torch.bfloat16,
+        activation_checkpointing=is_checkpointing(config, vlm.device.type),
+        # The other kind needs inputs that ask for gradients, which frozen embeddings do not.
+        activation_checkpointing_kwargs={"use_reentrant": False},
         use_cpu=not is_gpu,
         seed=config.seed,
         data_seed=config.seed,
         save_strategy="no",
         save_total_limit=1,
-        logging_steps=max(1, _num_steps(len(samples), config) // 200),
+        logging_steps=max(1, count_steps(len(samples), config) // 200),
         logging_nan_inf_filter=False,
         report_to="none",
         disable_tqdm=True,
         remove_unused_columns=False,
+        # A process may get a batch without any image, which the projector then has no part in.
+        ddp_find_unused_parameters=True,
         # The store's engine has threads of its own and does not survive a fork.
         dataloader_num_workers=0,
         dataloader_pin_memory=is_gpu,
     )
-    trainer = Trainer(
+    if arguments.n_gpu > 1:
+        # A second GPU is the business of a second process: left alone, the Trainer would copy the
+        # model to every GPU it sees and make the batch so many times larger.
+        arguments._n_gpu = 1
+    trainer = _Trainer(
         model=vlm.model,
         args=arguments,
         data_collator=AnswerCollator(vlm.encoder),
@@ -255,62 +280,34 @@ def _make_trainer(
     return trainer
 
 
-def _num_steps(num_samples: int, config: FinetuneConfig) -> int:
-    return math.ceil(math.ceil(num_samples / config.batch_size) * config.epochs)
+def split_batch(config: FinetuneConfig, num_processes: int) -> tuple[int, int]:
+    """Cut the batch into samples a forward pass and forward passes a process.
 
-
-def _put_fresh_adapter(
-    vlm: VisionLanguageModel, config: FinetuneConfig, projector: str | None
-) -> None:
-    torch.manual_seed(config.seed)
-    settings = LoraConfig(
-        r=config.lora_rank,
-        lora_alpha=config.lora_alpha,
-        lora_dropout=config.lora_dropout,
-        target_modules=_decoder_linear_pattern(vlm.model),
-        modules_to_save=[projector] if projector else None,
-        bias="none",
-    )
-    with ignoring_future_warnings():
-        vlm.model = get_peft_model(vlm.model, settings)
-    for parameter in vlm.model.parameters():
-        if parameter.requires_grad:
-            # Steps of a small learning rate vanish in bfloat16.
-            parameter.data = parameter.data.float()
-
-
-def _decoder_linear_pattern(model: Any) -> str:
-    """Regular expression of every linear layer inside the language decoder."""
-    decoder = model.get_decoder()
-    prefix = next(name for name, module in model.named_modules() if module is decoder)
-    head = model.get_output_embeddings()
-    leaves = {
-        name.rpartition(".")[2]
-        for name, module in decoder.named_modules()
-        if isinstance(module, nn.Linear) and module is not head
-    }
-    if not leaves:
-        raise UnsupportedModelError(
-            "The model's decoder has no linear layer an adapter could sit on.",
-            hint="Use an unquantised model of transformers itself.",
+    Raises
+    ------
+    ConfigError
+        If it cannot be cut into equal parts.
+    """
+    micro_batch = config.micro_batch_size or max(1, config.batch_size // num_processes)
+    if config.batch_size % (micro_batch * num_processes):
+        raise ConfigError(
+            f"A batch of {config.batch_size} cannot be shared by {num_processes} processes in "
+            f"micro-batches of {micro_batch}.",
+            hint="--batch-size counts over all processes: make it a multiple of their number "
+            "times --micro-batch-size.",
         )
-    ends = "|".join(re.escape(leaf) for leaf in sorted(leaves))
-    return rf"{re.escape(prefix)}\..*\.({ends})"
+    return micro_batch, config.batch_size // (micro_batch * num_processes)
 
 
-def _find_projector(model: Any) -> str | None:
-    """Name of the module between vision tower and decoder."""
-    for wanted in _PROJECTORS:
-        for name, _ in model.named_modules():
-            if name.rpartition(".")[2] == wanted:
-                return str(name)
-    return None
+def is_checkpointing(config: FinetuneConfig, device_type: str) -> bool:
+    """Whether activations are computed again instead of kept."""
+    chosen = config.gradient_checkpointing
+    return device_type == "cuda" if chosen is None else chosen
 
 
-def _adapter_weights(model: Any) -> Iterator[tuple[str, nn.Parameter]]:
-    for name, parameter in model.named_parameters():
-        if "lora_" in name or "modules_to_save" in name:
-            yield name, parameter
+def count_steps(num_samples: int, config: FinetuneConfig) -> int:
+    """Optimiser steps of a whole training."""
+    return math.ceil(math.ceil(num_samples / config.batch_size) * config.epochs)
 
 
 def _save_adapter(vlm: VisionLanguageModel, output_dir: Path) -> None:
@@ -321,7 +318,6 @@ def _save_adapter(vlm: VisionLanguageModel, output_dir: Path) -> None:
         # Left to decide for itself, PEFT would ask the hub whether the vocabulary has grown.
         vlm.model.save_pretrained(str(output_dir), save_embedding_layers=False)
         write_adapter_card(output_dir, vlm)
-        vlm.adapter_digest = file_digest(output_dir / ADAPTER_WEIGHTS)
         shutil.rmtree(output_dir / CHECKPOINT_DIR, ignore_errors=True)
         # PEFT's model card template says nothing of this adapter.
         (output_dir / "README.md").unlink(missing_ok=True)

@@ -39,7 +39,8 @@ class TrainingSamples(torch.utils.data.Dataset[Encoding]):
         self._cache: dict[int, Encoding] = {}
         self._cached_bytes = 0
         self._fallback: Encoding | None = None
-        self._left_out = torch.zeros(len(conversations), dtype=torch.bool)
+        self.left_out = torch.zeros(len(conversations), dtype=torch.uint8)
+        """1 for each sample found to be of no use so far, by this process."""
 
     def __len__(self) -> int:
         return len(self._conversations)
@@ -55,16 +56,27 @@ class TrainingSamples(torch.utils.data.Dataset[Encoding]):
         for index in indices:
             encoding = self._cache.get(index) or self._encode(index, fresh[index])
             if encoding is None:
-                self._left_out[index] = True
+                self.left_out[index] = 1
                 encoding = self._fallback
             assert encoding is not None
             made.append(encoding)
         return made
 
+    def text_lengths(self) -> list[int]:
+        """Characters of each conversation: to order by, where encoding all would take hours."""
+        measure = getattr(self._conversations, "text_lengths", None)
+        if measure is not None:
+            return list(measure())
+        found = []
+        for conversation in self._read(list(range(len(self)))):
+            turns = conversation.messages if conversation else []
+            found.append(sum(len(turn["content"] or "") for turn in turns))
+        return found
+
     @property
     def num_left_out(self) -> int:
         """Samples found to be of no use so far."""
-        return int(self._left_out.sum())
+        return int(self.left_out.sum())
 
     def find_fallback(self) -> None:
         """Find the first usable sample: a batch of none but useless ones needs a stand-in."""
@@ -74,7 +86,7 @@ class TrainingSamples(torch.utils.data.Dataset[Encoding]):
                 unlabelled = [IGNORED_LABEL] * len(encoding.labels)
                 self._fallback = replace(encoding, labels=unlabelled)
                 return
-            self._left_out[index] = True
+            self.left_out[index] = 1
         raise ModelError(
             f"None of the {len(self)} samples can be used for fine-tuning.",
             hint="They need an answer and at most --max-length tokens.",

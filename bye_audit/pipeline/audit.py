@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING
 
 from bye_audit.config import DetectConfig, FinetuneConfig, ScoreConfig
 from bye_audit.errors import StageNotRunError
+from bye_audit.pipeline.overlays import draw_maps
 from bye_audit.pipeline.provisional import Provisional, find_provisional, resolve_model
 from bye_audit.progress import SILENT, Progress
 
 if TYPE_CHECKING:
-    import numpy as np
     import pyarrow as pa
-    from numpy.typing import NDArray
 
     from bye_audit.core.bsi import LayerProfile
     from bye_audit.filter import FilterResult
     from bye_audit.finetune import FinetuneResult
     from bye_audit.ingest import IngestSummary
+    from bye_audit.planning import Plan
     from bye_audit.score import ScoreSummary
     from bye_audit.store.tables import AuditTables
 
@@ -50,6 +50,8 @@ class Audit:
 
     ingested: IngestSummary | None = field(default=None, init=False, repr=False)
     """What the last ``ingest`` of this object found."""
+    planned: Plan | None = field(default=None, init=False, repr=False)
+    """What the last ``plan`` of this object found."""
     finetuned: FinetuneResult | None = field(default=None, init=False, repr=False)
     """The provisional adapter of the last ``finetune`` of this object."""
     scored: ScoreSummary | None = field(default=None, init=False, repr=False)
@@ -122,6 +124,7 @@ class Audit:
         model: str | Path,
         config: FinetuneConfig | None = None,
         *,
+        restart: bool = False,
         trust_remote_code: bool = False,
     ) -> Audit:
         """Train the provisional adapter on the suspect samples.
@@ -132,6 +135,8 @@ class Audit:
             Folder, hub id, or ``mini`` for the embedded model.
         config
             Settings of the training; the paper's when None.
+        restart
+            Begin again instead of going on with, or keeping, an earlier training.
         trust_remote_code
             Run Python code that comes with the model. Only for models whose code you have read.
 
@@ -146,6 +151,41 @@ class Audit:
             self.tables,
             resolve_model(model),
             config or FinetuneConfig(),
+            restart=restart,
+            trust_remote_code=trust_remote_code,
+            progress=self.progress,
+        )
+        return self
+
+    def plan(
+        self,
+        model: str | Path,
+        config: FinetuneConfig | None = None,
+        *,
+        device: str | None = None,
+        trust_remote_code: bool = False,
+    ) -> Audit:
+        """Say what fine-tuning and scoring will take, and write nothing.
+
+        Parameters
+        ----------
+        model, config, trust_remote_code
+            As of ``finetune``; for memory and disk the model's config is enough.
+        device
+            ``cpu`` or ``cuda``; what a run would use here when None.
+
+        Returns
+        -------
+        Audit
+            This object, with ``planned`` set.
+        """
+        from bye_audit.planning import plan_audit
+
+        self.planned = plan_audit(
+            self.tables,
+            resolve_model(model),
+            config or FinetuneConfig(),
+            device=device,
             trust_remote_code=trust_remote_code,
             progress=self.progress,
         )
@@ -284,7 +324,11 @@ class Audit:
             tables,
             run.record["provenance"],
             choice,
-            self._draw_maps(tables, choice.sample_ids, trust_remote_code) if overlays else {},
+            draw_maps(
+                tables, self.provisional, choice.sample_ids, trust_remote_code=trust_remote_code
+            )
+            if overlays
+            else {},
             Path(out_path),
             progress=self.progress,
         )
@@ -341,30 +385,6 @@ class Audit:
         self.filter(out_dir, detector=detector, config=detect)
         return self.report(Path(out_dir) / "report.html", trust_remote_code=trust_remote_code)
 
-    def _draw_maps(
-        self, tables: AuditTables, sample_ids: Sequence[str], trust_remote_code: bool
-    ) -> dict[str, NDArray[np.floating]]:
-        from bye_audit.score import attention_maps
-
-        layers = _layers_to_draw(tables)
-        if not sample_ids or not layers:
-            return {}
-        provisional = self.provisional()
-        found = attention_maps(
-            tables,
-            provisional.model,
-            provisional.adapter_dir,
-            sample_ids,
-            layers,
-            trust_remote_code=trust_remote_code,
-        )
-        # Images cut into tiles form no single grid: those samples are shown without an overlay.
-        return {
-            sample_id: item.attention_LT.mean(axis=0).reshape(item.grid)
-            for sample_id, item in found.items()
-            if item.grid is not None
-        }
-
     def provisional(
         self, model: str | Path | None = None, adapter_dir: str | Path | None = None
     ) -> Provisional:
@@ -387,13 +407,3 @@ class Audit:
             If no model is given and none was trained here.
         """
         return find_provisional(self.uri, model, adapter_dir)
-
-
-def _layers_to_draw(tables: AuditTables) -> list[int]:
-    """Sensitive layers of the last profile, or the one that came nearest."""
-    run = tables.latest_run("profile")
-    profiles = run.record["layers"] if run else []
-    sensitive = [int(profile["layer"]) for profile in profiles if profile["is_sensitive"]]
-    if sensitive or not profiles:
-        return sensitive
-    return [int(max(profiles, key=lambda profile: profile["bsi"])["layer"])]

@@ -202,6 +202,50 @@ def draw_mixture(
         return _to_svg(figure, chart_id, f"Histogram of {label}")
 
 
+def draw_training(
+    steps: Sequence[int],
+    losses: Sequence[float],
+    learning_rates: Sequence[float],
+    *,
+    chart_id: str,
+    has_failed: bool = False,
+) -> str:
+    """Draw the loss and, on an axis of its own, the learning rate over the steps.
+
+    Parameters
+    ----------
+    steps, losses, learning_rates
+        One entry a point.
+    chart_id
+        Prefix of the ids in the SVG, different for each chart of a page.
+    has_failed
+        Draw the loss in the colour of alarm.
+
+    Returns
+    -------
+    str
+        An ``<svg>`` element.
+    """
+    with mpl.rc_context(_STYLE):
+        figure, axes = _new_figure(7.2, 2.9)
+        color = _ALARM if has_failed else _CALM
+        marker = "o" if len(steps) == 1 else ""
+        rates = axes.twinx()
+        rates.plot(steps, learning_rates, color=_BAR, linewidth=1.2, linestyle=(0, (5, 3)))
+        rates.set_ylabel("Learning rate, dashed")
+        rates.set_ylim(0, max([*learning_rates, 1e-12]) * 1.1)
+        rates.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
+        rates.spines["right"].set_visible(True)
+        axes.plot(steps, losses, color=color, linewidth=1.6, marker=marker)
+        axes.set_zorder(rates.get_zorder() + 1)
+        axes.set_xlabel("Optimiser step")
+        axes.set_ylabel("Loss, nats a token")
+        axes.set_ylim(0, max([*losses, 1e-3]) * 1.08)
+        axes.yaxis.grid(visible=True, linewidth=0.6)
+        axes.set_axisbelow(True)
+        return _to_svg(figure, chart_id, "Loss and learning rate of each training step")
+
+
 def _new_figure(width: float, height: float) -> tuple[Figure, Axes]:
     # Not pyplot: that keeps every figure of the process and chooses a window system.
     figure = Figure(figsize=(width, height), layout="constrained")

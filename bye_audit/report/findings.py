@@ -31,6 +31,18 @@ class LayerFinding:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingFinding:
+    """How the provisional model learnt."""
+
+    steps: list[int]
+    losses: list[float]
+    learning_rates: list[float]
+    num_used: int
+    warning: str | None
+    """A sentence if the loss says that the training failed."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SharedAnswer:
     """An answer of removed samples; ``answer`` is the dataset's own text."""
 
@@ -57,6 +69,8 @@ class Findings:
     is_normalized: bool
     shared_answers: list[SharedAnswer]
     limits: list[str]
+    training: TrainingFinding | None
+    """None where the scored adapter was trained elsewhere."""
     provenance: Mapping[str, Any]
 
     @property
@@ -102,7 +116,21 @@ def gather_findings(tables: AuditTables, provenance: Mapping[str, Any]) -> Findi
         is_normalized=is_normalized,
         shared_answers=_find_shared_answers(tables),
         limits=[str(limit) for limit in provenance["limits"]],
+        training=_read_training(provenance.get("finetune")),
         provenance=provenance,
+    )
+
+
+def _read_training(record: Mapping[str, Any] | None) -> TrainingFinding | None:
+    if not record or not record.get("loss_curve"):
+        return None
+    curve = record["loss_curve"]
+    return TrainingFinding(
+        steps=[int(point["step"]) for point in curve],
+        losses=[float(point["loss"]) for point in curve],
+        learning_rates=[float(point["learning_rate"]) for point in curve],
+        num_used=int(record["num_used"]),
+        warning=record.get("loss_warning"),
     )
 
 

@@ -116,7 +116,22 @@ def _visible(value: Any) -> Any:
 
 
 def _draw_charts(findings: Findings) -> dict[str, Any]:
-    drawn: dict[str, Any] = {"separation_chart": None, "score_chart": None, "layer_charts": []}
+    drawn: dict[str, Any] = {
+        "separation_chart": None,
+        "score_chart": None,
+        "layer_charts": [],
+        "training_chart": None,
+    }
+    if findings.training is not None:
+        drawn["training_chart"] = Markup(  # noqa: S704 - drawn from numbers
+            charts.draw_training(
+                findings.training.steps,
+                findings.training.losses,
+                findings.training.learning_rates,
+                chart_id="training",
+                has_failed=findings.training.warning is not None,
+            )
+        )
     if findings.layers:
         drawn["separation_chart"] = Markup(  # noqa: S704 - drawn from numbers
             charts.draw_separation(

@@ -60,6 +60,8 @@ def describe(findings: Findings) -> dict[str, Any]:
         "suspicious_text": "Beside each image: where the provisional model looks when it begins "
         "to answer. A single hot spot where nothing in the question points is the mark of a "
         "trigger.",
+        "training_text": _training_text(findings),
+        "training_warning": findings.training.warning if findings.training else None,
         "quarantine": [
             {"code": code, "meaning": _meaning(code), "count": f"{number:,}"}
             for code, number in findings.quarantine.items()
@@ -169,6 +171,17 @@ def _score_text(findings: Findings) -> str:
     return (
         "How much more likely the fine-tuned model finds each sample's own answer than its base "
         "does. Poisoned samples lie high: only this data taught that answer."
+    )
+
+
+def _training_text(findings: Findings) -> str:
+    training = findings.training
+    if training is None:
+        return ""
+    return (
+        f"Loss on the answers of {training.num_used:,} samples over {training.steps[-1]:,} steps. "
+        "What this model did not learn leaves no trace in its attention: a curve that never falls "
+        "means that a clean verdict says little."
     )
 
 

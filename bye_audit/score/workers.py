@@ -59,25 +59,24 @@ def read_windows(
 def _read_ahead(
     pool: Any, reader: WindowReader, windows: Sequence[Rows], num_ahead: int
 ) -> Generator[list[PreparedSample]]:
-    waiting: deque[tuple[Rows, Future[list[PreparedSample]]]] = deque()
-    ready = pool.submit(_say_ready)
-    position = 0
-    while position < len(windows) or waiting:
-        if not ready.done():
-            yield reader.read(windows[position])
-            position += 1
-            continue
-        while position < len(windows) and len(waiting) < num_ahead:
-            waiting.append((windows[position], pool.submit(_read_window, windows[position])))
-            position += 1
-        rows, future = waiting.popleft()
-        try:
-            yield future.result()
-        except BrokenProcessPool:
-            yield reader.read(rows)
-            yield from map(reader.read, (rows for rows, _ in waiting))
-            yield from map(reader.read, windows[position:])
-            return
+    waiting: deque[Future[list[PreparedSample]]] = deque()
+    num_sent = num_given = 0
+    try:
+        ready = pool.submit(_say_ready)
+        while num_given < len(windows):
+            if ready.done():
+                while num_sent < len(windows) and len(waiting) < num_ahead:
+                    waiting.append(pool.submit(_read_window, windows[num_sent]))
+                    num_sent += 1
+                samples = waiting.popleft().result()
+            else:
+                samples = reader.read(windows[num_given])
+                num_sent += 1
+            num_given += 1
+            yield samples
+    except BrokenProcessPool:
+        # A worker was killed, perhaps for want of memory: what is left is read here.
+        yield from map(reader.read, windows[num_given:])
 
 
 def _start_worker(reader: WindowReader) -> None:

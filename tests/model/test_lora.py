@@ -136,6 +136,25 @@ def test_gradient_accumulation_changes_nothing_but_memory(
         assert one.loss == pytest.approx(other.loss, rel=1e-3)
 
 
+def test_gradient_checkpointing_computes_twice_and_arrives_at_the_same_place(
+    vlm: VisionLanguageModel, tmp_path: Path
+) -> None:
+    conversations = draw_conversations(8)
+    num_calls, losses = [], []
+    for is_on in (False, True):
+        calls: list[int] = []
+        layer = vlm.base.get_decoder().layers[0]
+        # On entry: the second time it is left as soon as the last kept tensor is there again.
+        handle = layer.mlp.register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
+        config = dataclasses.replace(FAST, gradient_checkpointing=is_on)
+        outcome = train_lora(vlm, conversations, config, tmp_path / str(is_on))
+        handle.remove()
+        num_calls.append(len(calls))
+        losses.append([point.loss for point in outcome.loss_curve])
+    assert num_calls == [4, 8]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
 def test_ctrl_c_keeps_the_steps_done_and_the_next_call_ends_as_if_uninterrupted(
     vlm: VisionLanguageModel, tmp_path: Path
 ) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 import json
 import os
 import signal
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 from support.stored import add_sample, make_audit
 
+from bye_audit import Audit
+from bye_audit.cli.output import describe_finetune
 from bye_audit.config import FinetuneConfig
 from bye_audit.errors import EmptySourceError, InterruptedStageError
 from bye_audit.finetune import StoredConversations, finetune_provisional
@@ -91,6 +94,22 @@ def test_an_interrupted_run_goes_on_under_its_own_name(
     assert result.run.record["resumed_from_step"] == 1
 
 
+def test_restart_drops_what_was_begun_and_repeats_what_was_finished(
+    tables: AuditTables, tiny_vlm_dir: Path
+) -> None:
+    with pytest.raises(InterruptedStageError):
+        finetune_provisional(tables, str(tiny_vlm_dir), FAST, progress=InterruptingProgress())
+    (unfinished,) = tables.directory("adapters").iterdir()
+    first = finetune_provisional(tables, str(tiny_vlm_dir), FAST, restart=True)
+    assert not unfinished.exists()
+    assert first.run.record["resumed_from_step"] == 0
+    second = finetune_provisional(tables, str(tiny_vlm_dir), FAST, restart=True)
+    assert second.is_new
+    assert second.run.record["adapter_digest"] == first.run.record["adapter_digest"]
+    # Scores may have been made with the first one.
+    assert first.adapter_dir.is_dir()
+
+
 def test_an_audit_without_samples_or_without_images_says_what_to_ingest(
     tmp_path: Path, tiny_vlm_dir: Path
 ) -> None:
@@ -114,3 +133,41 @@ def test_broken_images_are_left_out_of_training(tables: AuditTables, tiny_vlm_di
 def test_the_record_is_plain_json(tables: AuditTables, tiny_vlm_dir: Path) -> None:
     result = finetune_provisional(tables, str(tiny_vlm_dir), FAST)
     assert json.loads(json.dumps(result.run.record, allow_nan=False)) == result.run.record
+
+
+@pytest.fixture(scope="module")
+def failed_audit(tmp_path_factory: pytest.TempPathFactory) -> Audit:
+    """A model that knew its world, ruined by a rate that is far too high."""
+    folder = tmp_path_factory.mktemp("failed")
+    make_audit(folder / "audit", num_samples=24)
+    config = FinetuneConfig(epochs=1, batch_size=1, learning_rate=0.1)
+    audit = Audit.open(folder / "audit").finetune("mini", config).score().profile()
+    return audit.filter(folder / "out").report(folder / "out" / "report.html", overlays=False)
+
+
+def test_a_loss_far_above_its_start_is_recorded_and_said(failed_audit: Audit) -> None:
+    result = failed_audit.finetuned
+    assert result is not None
+    assert result.warning is not None
+    assert "its scores are no evidence" in result.warning
+    assert f"Warning: {result.warning}" in describe_finetune(result)
+    assert result.run.record["loss_warning"] == result.warning
+
+
+def test_the_report_draws_the_curve_and_repeats_the_warning(failed_audit: Audit) -> None:
+    assert failed_audit.report_path is not None
+    assert failed_audit.finetuned is not None
+    page = failed_audit.report_path.read_text("utf-8")
+    assert html.escape(str(failed_audit.finetuned.warning)) in page
+    chart = page[page.index('aria-label="Loss and learning rate') :]
+    chart = chart[: chart.index("</svg>")]
+    assert "var(--alarm)" in chart
+    assert "Optimiser step" in chart
+
+
+def test_a_training_that_went_well_warns_of_nothing(
+    tables: AuditTables, tiny_vlm_dir: Path
+) -> None:
+    result = finetune_provisional(tables, str(tiny_vlm_dir), dataclasses.replace(FAST, epochs=6))
+    assert result.warning is None
+    assert not [line for line in describe_finetune(result) if line.startswith("Warning")]
