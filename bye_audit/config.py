@@ -65,6 +65,9 @@ class ScoreConfig:
     layers: tuple[int, ...] | None = None
     """Decoder layers to read; the pass ends at the deepest unless likelihoods are wanted too. None:
     all."""
+    device: str | None = None
+    """Where to run, as torch names it; ``auto``: spread over all GPUs and the CPU. None: the first
+    GPU, else the CPU."""
     batch_tokens: int | None = None
     """Most tokens a forward pass; a longer prompt goes alone. None: 2,048 on CPU, tried on GPU."""
     reuse_prefix: bool = True

@@ -141,6 +141,7 @@ def score_options(command: Command) -> Command:
             is_flag=True,
             help="Hold 4 samples against eager attention first; stop if they differ.",
         ),
+        click.option("--device", help="cpu, cuda, cuda:1 ..., or auto: spread over all there are."),
         click.option("--batch-tokens", type=int, help="Most tokens a forward pass."),
         click.option(
             "--reuse-prefix/--no-reuse-prefix",

@@ -25,6 +25,15 @@ def group_by_prefix(encodings: Sequence[Encoding]) -> list[list[int]]:
     return [group for group in groups.values() if len(group) > 1]
 
 
+def group_by_images(encodings: Sequence[Encoding], chosen: Sequence[int]) -> list[list[int]]:
+    """Find prompts about the same images, wherever these stand, two or more of each."""
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for index in chosen:
+        if encodings[index].image_ids:
+            groups.setdefault(encodings[index].image_ids, []).append(index)
+    return [group for group in groups.values() if len(group) > 1]
+
+
 def batch_by_length(
     encodings: Sequence[Encoding], chosen: Sequence[int], max_tokens: int, *, pads: bool
 ) -> Iterator[list[int]]:

@@ -21,6 +21,7 @@ from transformers.utils import logging as transformers_logging
 
 from bye_audit.errors import (
     AdapterMismatchError,
+    ConfigError,
     MissingDependencyError,
     ModelError,
     UnsupportedModelError,
@@ -125,7 +126,8 @@ def load_model(
     trust_remote_code
         Run code that comes with the model. Only for models whose code was read.
     device
-        Where to run. None: the first GPU, else the CPU.
+        Where to run, such as ``cuda:1``; ``auto``: spread over all GPUs and the CPU by accelerate.
+        None: the first GPU, else the CPU.
     dtype
         Precision. None: float32 on CPU, bfloat16 on GPU.
     quantization
@@ -146,18 +148,20 @@ def load_model(
         If quantisation is asked for and bitsandbytes is not installed.
     """
     folder, name, revision = find_folder(name_or_path)
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    is_spread = device == "auto"
+    chosen = None if is_spread else device
+    where = _find_device(chosen or ("cuda" if torch.cuda.is_available() else "cpu"))
     precision = dtype or (torch.float32 if where.type == "cpu" else torch.bfloat16)
     card = _read_card(adapter_dir) if adapter_dir is not None else {}
     quantization = quantization or str(card.get("quantization", "none"))
     with _quiet_transformers():
         model, processor = _open_folder(
-            folder, name, precision, where, quantization, trust_remote_code
+            folder, name, precision, "auto" if is_spread else where, quantization, trust_remote_code
         )
     _refuse_unscorable(model, processor, name)
     try:
-        # A quantised model is put where it belongs while it is read.
-        model = model if quantization != "none" else model.to(where)
+        # A quantised model, or one that is spread, is put where it belongs while it is read.
+        model = model if quantization != "none" or is_spread else model.to(where)
         model = model.eval().requires_grad_(False)
     except torch.OutOfMemoryError as error:
         raise ModelError(
@@ -172,7 +176,7 @@ def load_model(
         name=name,
         revision=revision,
         digest=folder_digest(folder),
-        device=where,
+        device=model.device if is_spread else where,
         dtype=precision,
         quantization=quantization,
     )
@@ -255,7 +259,7 @@ def _open_folder(
     folder: Path,
     name: str,
     dtype: torch.dtype,
-    device: torch.device,
+    device: torch.device | str,
     quantization: str,
     trust_remote_code: bool,
 ) -> tuple[Any, Any]:
@@ -269,11 +273,12 @@ def _open_folder(
         settings = quantization_settings(
             quantization, config, dtype, trust_remote_code=trust_remote_code
         )
+        placement = device if device == "auto" else None if settings is None else {"": device}
         model = AutoModelForImageTextToText.from_pretrained(
             folder,
             config=config,
             quantization_config=settings,
-            device_map=None if settings is None else {"": device},
+            device_map=placement,
             dtype=dtype,
             use_safetensors=True,
             trust_remote_code=trust_remote_code,
@@ -289,6 +294,19 @@ def _open_folder(
             "and a processor with a chat template.",
         ) from error
     return model, processor
+
+
+def _find_device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    # torch says no to a device by whatever the missing backend raises.
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ConfigError(
+            f"There is no device {name} here: {first_line(error)}",
+            hint="--device takes cpu, cuda, cuda:1 and the like, or auto.",
+        ) from error
+    return device
 
 
 def _refuse_unscorable(model: Any, processor: Any, name: str) -> None:

@@ -9,6 +9,7 @@ Shape legend: L layers, H heads, N readings, S statistics.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Literal, Self
@@ -22,7 +23,8 @@ from bye_audit.config import ScoreConfig
 from bye_audit.model.attention import AttentionProbe, AttentionReading
 from bye_audit.model.budget import TokenBudget
 from bye_audit.model.encodings import Encoding
-from bye_audit.model.grouping import batch_by_length, group_by_prefix
+from bye_audit.model.grouping import batch_by_length, group_by_images, group_by_prefix
+from bye_audit.model.image_memory import ImageFeatureMemory
 from bye_audit.model.likelihood import (
     answer_logp,
     first_answer_logp,
@@ -128,6 +130,9 @@ class SampleScorer:
         self._probe = AttentionProbe(vlm.model, config.layers)
         self._packs = config.reuse_prefix and can_pack(self._probe)
         self._is_packing_checked = False
+        self._images = {
+            speaker: ImageFeatureMemory(self._probe.base) for speaker in ("adapter", "base")
+        }
         self._budget = TokenBudget(vlm.device, config.batch_tokens)
 
     def __enter__(self) -> Self:
@@ -170,6 +175,9 @@ class SampleScorer:
             yield aside
         ids = [sample.sample_id for sample in samples if sample.encoding is not None]
         encodings = [sample.encoding for sample in samples if sample.encoding is not None]
+        if encodings:
+            # Before any feature is kept: this looks what other pixels change.
+            self._probe.make_request(encodings[0].inputs, stops_early=True)
         turns = [i for i, encoding in enumerate(encodings) if len(encoding.answers) > 1]
         for index in turns:
             yield self._score_parts(ids, encodings, [index], self._measure_turns)
@@ -183,8 +191,13 @@ class SampleScorer:
         done = {i for group in groups for i in group} if self._packs else set()
         done.update(turns)
         rest = [i for i in range(len(ids)) if i not in done]
-        # On a CPU padding costs more than batching gives: only equal lengths go together.
+        # On a CPU padding costs more than batching gives: only equal lengths go together. And one
+        # by one costs no more than in a batch, while the image's features can be kept.
         pads = self._vlm.device.type != "cpu"
+        repeated = [] if pads else group_by_images(encodings, rest)
+        for index in (index for group in repeated for index in group):
+            rest.remove(index)
+            yield self._score_parts(ids, encodings, [index], self._measure_batch)
         most = self._budget.tokens if self._probe.view.takes_batches else 1
         for batch in batch_by_length(encodings, rest, most, pads=pads):
             yield self._score_parts(ids, encodings, batch, self._measure_batch)
@@ -236,14 +249,25 @@ class SampleScorer:
         logp = base = np.full(len(encodings), np.nan)
         spans = {"rows_BR": batch.last_rows, "system_BS": batch.system_BS}
         if not has_answers:
-            return _Measured(self._probe.read(batch.inputs, **spans), logp, base)
+            with self._about(encodings, "adapter"):
+                return _Measured(self._probe.read(batch.inputs, **spans), logp, base)
         keep = num_answer_logits(batch)
-        reading, outputs = self._probe.read_with_outputs(batch.inputs, **spans, logits_to_keep=keep)
+        with self._about(encodings, "adapter"):
+            reading, outputs = self._probe.read_with_outputs(
+                batch.inputs, **spans, logits_to_keep=keep
+            )
         logp = first_answer_logp(outputs.logits[:, -keep:], encodings)
         if self._vlm.has_adapter:
-            with self._vlm.without_adapter():
+            # The projector may have been trained too, so the base has features of its own.
+            with self._vlm.without_adapter(), self._about(encodings, "base"):
                 base = first_answer_logp(last_logits(self._vlm, batch), encodings)
         return _Measured(reading, logp, base)
+
+    def _about(self, encodings: list[Encoding], speaker: str) -> AbstractContextManager[None]:
+        """Let a prompt that is alone take what was made of its image for the last one."""
+        if len(encodings) > 1 or not encodings[0].image_ids:
+            return nullcontext()
+        return self._images[speaker].about(encodings[0].image_ids)
 
     def _measure_turns(self, encodings: list[Encoding]) -> _Measured:
         """Measure every answer of one conversation, its own history before each."""

@@ -93,7 +93,12 @@ def score_samples(
     started = time.monotonic()
     if restart:
         _drop_scores(tables)
-    vlm = load_model(model, adapter_dir=adapter_dir, trust_remote_code=trust_remote_code)
+    vlm = load_model(
+        model,
+        adapter_dir=adapter_dir,
+        trust_remote_code=trust_remote_code,
+        device=config.device,
+    )
     run_id = _claim_columns(tables, vlm, config)
     windows = plan_windows(tables, retries_errors=config.retry_errors)
     summary = ScoreSummary(run_id)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections import deque
 from collections.abc import Generator, Sequence
@@ -23,8 +22,10 @@ _reader: WindowReader | None = None
 
 
 def count_cores() -> int:
-    """Cores this process may really use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores this process may really use: affinity and container limits counted."""
+    from loky import cpu_count
+
+    return int(cpu_count())
 
 
 def choose_num_workers(num_windows: int, wanted: int | None) -> int:

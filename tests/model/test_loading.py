@@ -4,13 +4,20 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from support.conversations import draw_conversations
 from support.tiny_models import write_tiny_text_model, write_tiny_vlm
 
 from bye_audit.config import FinetuneConfig
-from bye_audit.errors import AdapterMismatchError, ModelError, UnsupportedModelError
+from bye_audit.errors import (
+    AdapterMismatchError,
+    ConfigError,
+    ModelError,
+    UnsupportedModelError,
+)
+from bye_audit.model.attention import AttentionProbe
 from bye_audit.model.loading import load_model, model_digest
 from bye_audit.model.lora import train_lora
 
@@ -120,3 +127,22 @@ def test_an_adapter_says_nothing_of_where_it_was_made(
 ) -> None:
     for name in ("adapter_config.json", "bye_audit.json"):
         assert str(tiny_vlm_dir.parent) not in (adapter_dir / name).read_text()
+
+
+def test_a_model_spread_by_accelerate_is_read_alike(tiny_vlm_dir: Path) -> None:
+    conversation = draw_conversations(1)[0]
+    found = []
+    for device in (None, "auto"):
+        vlm = load_model(str(tiny_vlm_dir), device=device)
+        inputs = vlm.encoder.encode(conversation, "none").inputs
+        with AttentionProbe(vlm.model) as probe:
+            found.append(probe.read(inputs).entropy_NL)
+    assert vlm.device.type == "cpu"
+    np.testing.assert_array_equal(found[0], found[1])
+
+
+@pytest.mark.parametrize("device", ["cuda:9", "nowhere"])
+def test_a_device_that_is_not_there_is_said_so(tiny_vlm_dir: Path, device: str) -> None:
+    with pytest.raises(ConfigError, match=f"no device {device} here") as caught:
+        load_model(str(tiny_vlm_dir), device=device)
+    assert "--device" in caught.value.hint

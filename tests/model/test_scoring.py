@@ -15,10 +15,13 @@ from bye_audit.errors import ProbeMismatchError
 from bye_audit.model import row as row_module
 from bye_audit.model.attention import AttentionProbe
 from bye_audit.model.check import check_scorer
+from bye_audit.model.image_memory import ImageFeatureMemory
 from bye_audit.model.loading import VisionLanguageModel, load_model
 from bye_audit.model.packing import SharedPrefix
 from bye_audit.model.prompts import Conversation
 from bye_audit.model.scoring import PreparedSample, SampleScore, SampleScorer, prepare_sample
+from conformance.specimen import ZOO, Picture
+from conformance.zoo import load_all
 
 QUESTIONS = ("What color?", "Is there a star at the top of it?", "Where?", "How many are there?")
 ALONE = ScoreConfig(reuse_prefix=False, batch_tokens=1)
@@ -170,3 +173,34 @@ def test_compiled_models_are_read_alike(
     with AttentionProbe(model) as probe:
         found = probe.read(inputs)
     np.testing.assert_allclose(found.entropy_NL, expected.entropy_NL, atol=2e-6)
+
+
+def test_an_image_seen_again_without_packing_is_encoded_once(vlm: VisionLanguageModel) -> None:
+    towers = []
+    hook = vlm.base.model.vision_tower.register_forward_pre_hook(lambda *_: towers.append(True))
+    try:
+        found = score(vlm, prepare(vlm), ScoreConfig(reuse_prefix=False, batch_tokens=1))
+        assert len(towers) == 2 + 3, "the pixel check, and each of three images"
+    finally:
+        hook.remove()
+    for name, one in score(vlm, prepare(vlm)[::-1], ScoreConfig()).items():
+        assert found[name].entropy_L == pytest.approx(one.entropy_L, abs=2e-6)
+
+
+@pytest.mark.parametrize("name", ["paligemma", "qwen3_5", "lfm2_vl", "llava_next", "idefics3"])
+def test_kept_image_features_change_no_bit(name: str) -> None:
+    load_all()
+    specimen = ZOO[name]()
+    prompts = [specimen.encode([[5, 9], Picture(1), [11, 12, 40 + n]]).inputs for n in range(3)]
+    memory = ImageFeatureMemory(specimen.model)
+    with AttentionProbe(specimen.model) as probe:
+        fresh = [probe.read(prompt) for prompt in prompts]
+        for prompt, expected in zip(prompts, fresh, strict=True):
+            with memory.about("picture 1"):
+                found = probe.read(prompt)
+            np.testing.assert_array_equal(found.head_entropy_NLH, expected.head_entropy_NLH)
+        other = specimen.encode([[5, 9], Picture(2), [11, 12, 40]]).inputs
+        with memory.about("picture 2"):
+            found = probe.read(other)
+        assert not np.array_equal(found.entropy_NL, fresh[0].entropy_NL, equal_nan=True)
+    assert "get_image_features" not in vars(getattr(specimen.model, "model", specimen.model))
