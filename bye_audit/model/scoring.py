@@ -8,8 +8,9 @@ Shape legend: L layers, H heads, N readings, S statistics.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Literal, Self
@@ -128,6 +129,8 @@ class SampleScorer:
         self._vlm = vlm
         self._config = config
         self._probe = AttentionProbe(vlm.model, config.layers)
+        self.model_seconds = 0.0
+        """Time spent in forward passes."""
         self._packs = config.reuse_prefix and can_pack(self._probe)
         self._is_packing_checked = False
         self._images = {
@@ -249,25 +252,28 @@ class SampleScorer:
         logp = base = np.full(len(encodings), np.nan)
         spans = {"rows_BR": batch.last_rows, "system_BS": batch.system_BS}
         if not has_answers:
-            with self._about(encodings, "adapter"):
+            with self._in_model(encodings, "adapter"):
                 return _Measured(self._probe.read(batch.inputs, **spans), logp, base)
         keep = num_answer_logits(batch)
-        with self._about(encodings, "adapter"):
+        with self._in_model(encodings, "adapter"):
             reading, outputs = self._probe.read_with_outputs(
                 batch.inputs, **spans, logits_to_keep=keep
             )
         logp = first_answer_logp(outputs.logits[:, -keep:], encodings)
         if self._vlm.has_adapter:
             # The projector may have been trained too, so the base has features of its own.
-            with self._vlm.without_adapter(), self._about(encodings, "base"):
+            with self._vlm.without_adapter(), self._in_model(encodings, "base"):
                 base = first_answer_logp(last_logits(self._vlm, batch), encodings)
         return _Measured(reading, logp, base)
 
-    def _about(self, encodings: list[Encoding], speaker: str) -> AbstractContextManager[None]:
-        """Let a prompt that is alone take what was made of its image for the last one."""
-        if len(encodings) > 1 or not encodings[0].image_ids:
-            return nullcontext()
-        return self._images[speaker].about(encodings[0].image_ids)
+    @contextmanager
+    def _in_model(self, encodings: list[Encoding], speaker: str) -> Iterator[None]:
+        """Count the time; let a prompt that is alone take what was made of its image before."""
+        is_alone = len(encodings) == 1 and encodings[0].image_ids
+        started = time.monotonic()
+        with self._images[speaker].about(encodings[0].image_ids) if is_alone else nullcontext():
+            yield
+        self.model_seconds += time.monotonic() - started
 
     def _measure_turns(self, encodings: list[Encoding]) -> _Measured:
         """Measure every answer of one conversation, its own history before each."""
@@ -277,9 +283,14 @@ class SampleScorer:
         spans = {"rows_BR": batch.prompt_length - 1 + starts, "system_BS": batch.system_BS}
         nothing = np.full(len(encoding.answers), np.nan)
         if not self._config.plausibility:
-            return _Measured(self._probe.read(batch.inputs, **spans), nothing, nothing, is_one=True)
+            with self._in_model(encodings, "adapter"):
+                reading = self._probe.read(batch.inputs, **spans)
+            return _Measured(reading, nothing, nothing, is_one=True)
         keep = num_answer_logits(batch)
-        reading, outputs = self._probe.read_with_outputs(batch.inputs, **spans, logits_to_keep=keep)
+        with self._in_model(encodings, "adapter"):
+            reading, outputs = self._probe.read_with_outputs(
+                batch.inputs, **spans, logits_to_keep=keep
+            )
 
         def likelihoods(logits_SV: Tensor) -> NDArray[np.float64]:
             turns = range(len(encoding.answers))
@@ -287,20 +298,25 @@ class SampleScorer:
 
         base = nothing
         if self._vlm.has_adapter:
-            with self._vlm.without_adapter():
+            with self._vlm.without_adapter(), self._in_model(encodings, "base"):
                 base = likelihoods(last_logits(self._vlm, batch)[0])
         return _Measured(reading, likelihoods(outputs.logits[0, -keep:]), base, is_one=True)
 
     def _measure_group(self, encodings: list[Encoding]) -> _Measured:
         """Measure questions packed behind the prefix that they share."""
         has_answers = any(encoding.continuation_ids for encoding in encodings)
+        started = time.monotonic()
         reading, logits = self._ask(encodings, is_deep=has_answers)
+        self.model_seconds += time.monotonic() - started
         logp = base = np.full(len(encodings), np.nan)
         if has_answers:
             logp = first_answer_logp(logits, encodings)
             if self._vlm.has_adapter:
+                started = time.monotonic()
                 with self._vlm.without_adapter():
-                    base = first_answer_logp(self._ask(encodings, is_deep=True)[1], encodings)
+                    _, logits = self._ask(encodings, is_deep=True)
+                self.model_seconds += time.monotonic() - started
+                base = first_answer_logp(logits, encodings)
         return _Measured(reading, logp, base)
 
     def _ask(

@@ -220,11 +220,8 @@ def _scores(
         if config.check:
             summary.check = str(check_scorer(vlm, scorer, reader.read(_pick_few(windows))))
         for samples in prepared:
-            started = time.monotonic()
-            for scored in scorer.score(samples):
-                summary.model_seconds += time.monotonic() - started
-                yield scored
-                started = time.monotonic()
+            yield from scorer.score(samples)
+            summary.model_seconds = scorer.model_seconds
         summary.reuses_prefixes = scorer.reuses_prefixes
 
 

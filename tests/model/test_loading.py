@@ -134,10 +134,10 @@ def test_a_model_spread_by_accelerate_is_read_alike(tiny_vlm_dir: Path) -> None:
     found = []
     for device in (None, "auto"):
         vlm = load_model(str(tiny_vlm_dir), device=device)
+        assert vlm.device.type == "cpu"
         inputs = vlm.encoder.encode(conversation, "none").inputs
         with AttentionProbe(vlm.model) as probe:
             found.append(probe.read(inputs).entropy_NL)
-    assert vlm.device.type == "cpu"
     np.testing.assert_array_equal(found[0], found[1])
 
 
