@@ -26,7 +26,6 @@ S prompt positions, K keys, T image tokens.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -37,7 +36,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers.modeling_utils import AttentionInterface
 
 from bye_audit.errors import UnsupportedModelError
 from bye_audit.model.decoder import Inputs, view_decoder, without_wrapper
@@ -48,8 +46,8 @@ from bye_audit.model.spans import (
     learn_separators,
     watching_decoder_input,
 )
+from bye_audit.model.wrapping import WrappedAttention
 
-_MARK = "_bye_audit_probe"
 _BY_HEAD = ("head_entropy", "system_mass", "image_mass", "text_mass")
 
 
@@ -75,14 +73,6 @@ class AttentionReading:
 
 class _PrefillDoneError(Exception):
     """Leaves the forward pass once the last watched layer's row is known."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Mark:
-    """Put on an attention module so that the wrapper knows whom to tell."""
-
-    layer: int
-    probe: AttentionProbe
 
 
 MaskRule = Callable[[int | None], Tensor]
@@ -138,27 +128,14 @@ class AttentionProbe:
                 f"attention; these have: {sorted(self.view.modules)}.",
                 hint="Choose among them.",
             )
-        self._saved: dict[str, Any] = {}
+        self._wrapping = WrappedAttention(self.view.modules, self._on_attention)
         self._request: RowRequest | None = None
         self._separators: Separators | None = None
         self._is_checked = not self.view.has_prompt_axis
 
     def __enter__(self) -> Self:
         """Wrap the attention functions in use and mark the decoder's modules."""
-        # The mapping itself has no public reader for a single function.
-        known = AttentionInterface._global_mapping
-        names = {m.config._attn_implementation or "eager" for m in self.view.modules.values()}
-        for name in names:
-            if "flex" in name or "paged" in name:
-                raise UnsupportedModelError(
-                    f"Attention cannot be read from the {name} kernel: its masks are programs.",
-                    hint='Load the model with attn_implementation="sdpa".',
-                )
-        for name in names:
-            self._saved[name] = known.get(name)
-            AttentionInterface.register(name, _watch(self._saved[name] or _eager, "flash" in name))
-        for layer, module in self.view.modules.items():
-            setattr(module, _MARK, _Mark(layer, self))
+        self._wrapping.__enter__()
         return self
 
     def __exit__(
@@ -168,14 +145,7 @@ class AttentionProbe:
         trace: TracebackType | None,
     ) -> None:
         """Put everything back as it was."""
-        for module in self.view.modules.values():
-            module.__dict__.pop(_MARK, None)
-        for name, function in self._saved.items():
-            if function is None:
-                AttentionInterface._global_mapping.pop(name, None)
-            else:
-                AttentionInterface.register(name, function)
-        self._saved.clear()
+        self._wrapping.__exit__(kind, error, trace)
 
     def read(
         self, inputs: Inputs, *, rows_BR: Tensor | None = None, system_BS: Tensor | None = None
@@ -378,37 +348,3 @@ def _move(device: torch.device, value: Tensor) -> Tensor:
         # From pinned memory the copy does not hold up the pass that is still running.
         return value.pin_memory().to(device, non_blocking=True)
     return value.to(device)
-
-
-def _watch(function: Callable[..., Any], is_flash: bool) -> Callable[..., Any]:
-    def attention(
-        module: Any,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        attention_mask: Any,
-        *args: Any,
-        **options: Any,
-    ) -> Any:
-        mark = getattr(module, _MARK, None)
-        if mark is not None:
-            is_causal = options.get("is_causal")
-            if is_causal is None:
-                is_causal = getattr(module, "is_causal", True)
-            call = AttentionCall(query, key, attention_mask, options, bool(is_causal), is_flash)
-            attention_mask = mark.probe._on_attention(mark.layer, module, call)
-        return function(module, query, key, value, attention_mask, *args, **options)
-
-    return attention
-
-
-def _eager(module: Any, *args: Any, **options: Any) -> Any:
-    """Eager attention is not in the mapping: every model's file has its own."""
-    for kind in type(module).__mro__:
-        function = getattr(sys.modules.get(kind.__module__), "eager_attention_forward", None)
-        if function is not None:
-            return function(module, *args, **options)
-    raise UnsupportedModelError(
-        f"{type(module).__name__} has no attention function that can be watched.",
-        hint="Use a model of transformers itself (the -hf ports), not remote code.",
-    )
