@@ -20,7 +20,8 @@ from bye_audit.errors import ProbeMismatchError, UnsupportedModelError
 from bye_audit.model.decoder import view_decoder
 from bye_audit.model.encodings import Encoding
 from bye_audit.model.loading import VisionLanguageModel
-from bye_audit.model.scoring import PreparedSample, SampleScore, SampleScorer
+from bye_audit.model.samples import PreparedSample, SampleScore
+from bye_audit.model.scoring import SampleScorer
 
 # A copy of every weight in float64 must fit beside the model itself.
 _MOST_WEIGHTS_IN_DOUBLE = 1_000_000_000

@@ -34,6 +34,8 @@ class Encoding:
     """Prompt positions before anything the user said or showed."""
     image_end: int = 0
     """Prompt positions up to and with the last image token."""
+    answer_type: int = 0
+    """What ``token_type_ids`` say of positions behind the prompt."""
     image_ids: tuple[str, ...] = ()
     """Names of the prompt's images, where the conversation gave them."""
     continuation_ids: list[int] = field(default_factory=list)
@@ -106,6 +108,8 @@ def collate(encodings: Sequence[Encoding], pad_id: int, *, with_answers: bool) -
             if name in _FOLLOWS_TOKENS and value.shape[:2] == (1, encoding.prompt_length):
                 padded = value.new_zeros(1, size[1], *value.shape[2:])
                 padded[:, start:prompt_length] = value
+                if name == "token_type_ids":
+                    padded[:, prompt_length:] = encoding.answer_type
                 if value.ndim > 2:
                     # Masks of what a position may see: an answer sees what its question does.
                     padded[:, prompt_length:] = value[:, -1:]

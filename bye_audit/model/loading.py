@@ -170,9 +170,7 @@ def load_model(
     vlm = VisionLanguageModel(
         model=model,
         processor=processor,
-        encoder=ConversationEncoder(
-            processor, _stop_ids(model, processor), find_image_token_id(model)
-        ),
+        encoder=make_encoder(model, processor),
         name=name,
         revision=revision,
         digest=folder_digest(folder),
@@ -327,6 +325,15 @@ def _refuse_unscorable(model: Any, processor: Any, name: str) -> None:
             hint="Models that read images as tokens of the prompt can be scored "
             "(LLaVA, InternVL, Qwen-VL and the like).",
         )
+
+
+def make_encoder(model: Any, processor: Any) -> ConversationEncoder:
+    """Make what turns conversations into this model's input."""
+    # A prompt of PaliGemma's sees all of itself, and of its answer too unless told what that is.
+    answer_type = 1 if model.config.model_type == "paligemma" else 0
+    return ConversationEncoder(
+        processor, _stop_ids(model, processor), find_image_token_id(model), answer_type
+    )
 
 
 def _stop_ids(model: Any, processor: Any) -> frozenset[int]:

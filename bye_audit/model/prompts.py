@@ -8,6 +8,7 @@ Shape legend: S positions.
 
 from __future__ import annotations
 
+import copy
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -69,17 +70,24 @@ class ConversationEncoder:
         Tokens that end an answer; the first of the tokenizer's is added where a template has none.
     image_token_id
         The token that stands for one image feature.
+    answer_type
+        Type of an answer's tokens, where the model's prompts look ahead up to where it begins.
     """
 
     def __init__(
-        self, processor: Any, stop_ids: frozenset[int], image_token_id: int | None
+        self,
+        processor: Any,
+        stop_ids: frozenset[int],
+        image_token_id: int | None,
+        answer_type: int = 0,
     ) -> None:
-        self.processor = processor
-        if not isinstance(processor.image_processor, RememberingImageProcessor):
-            processor.image_processor = RememberingImageProcessor(processor.image_processor)
+        # A copy: the caller's processor stays one that can be printed and saved.
+        self.processor = copy.copy(processor)
+        self.processor.image_processor = RememberingImageProcessor(processor.image_processor)
         self.tokenizer = processor.tokenizer
         self.stop_ids = stop_ids
         self.image_token_id = image_token_id
+        self._answer_type = answer_type
         self._takes_parts = self._template_takes_parts()
         self._system_lengths: dict[str, int] = {}
 
@@ -116,6 +124,7 @@ class ConversationEncoder:
             inputs,
             min(self._system_length(messages), image_start),
             image_end,
+            self._answer_type,
             tuple(conversation.image_ids[:num_prompt_images]),
         )
         if answers == "none" or first == len(messages):
@@ -224,14 +233,12 @@ class ConversationEncoder:
     def _process(
         self, text: str, images: list[Image.Image], *, is_start: bool
     ) -> dict[str, Tensor]:
-        bos = self.tokenizer.bos_token
-        has_own_start = not is_start or (bos is not None and text.startswith(bos))
         try:
             made = self.processor(
                 text=[text],
                 images=images or None,
                 return_tensors="pt",
-                add_special_tokens=not has_own_start,
+                add_special_tokens=is_start and self._lacks_start(text),
             )
         # Processors check what they get by assertions, index errors and value errors alike.
         except Exception as error:
@@ -242,6 +249,11 @@ class ConversationEncoder:
             # PaliGemma's processor makes labels of its own, all of them void.
             if isinstance(value, Tensor) and name != "labels"
         }
+
+    def _lacks_start(self, text: str) -> bool:
+        """Whether the template has left it to the tokenizer to begin the text."""
+        bos = self.tokenizer.bos_token
+        return bos is None or not text.startswith(bos)
 
     def _tokens(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
@@ -260,8 +272,10 @@ class ConversationEncoder:
                 )
                 for word in ("What", "7 is")
             ]
+            # By the tokenizer: some processors refuse a text without image.
             pair = [
-                self._process(text, [], is_start=True)["input_ids"][0].tolist() for text in said
+                list(self.tokenizer(text, add_special_tokens=self._lacks_start(text))["input_ids"])
+                for text in said
             ]
             self._system_lengths[key] = _shared_length(*pair)
         return self._system_lengths[key]

@@ -11,9 +11,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Literal, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bye_audit.config import ScoreConfig
+from bye_audit.errors import UnsupportedModelError
 from bye_audit.model.attention import AttentionProbe, AttentionReading
 from bye_audit.model.budget import TokenBudget
 from bye_audit.model.encodings import Encoding
@@ -34,73 +35,12 @@ from bye_audit.model.likelihood import (
 )
 from bye_audit.model.loading import VisionLanguageModel, first_line
 from bye_audit.model.packing import Question, SharedPrefix, can_pack, prefix_inputs
-from bye_audit.model.prompts import Conversation, ConversationEncoder, ConversationError
+from bye_audit.model.samples import PreparedSample, SampleScore, TurnScore
 from bye_audit.schema import ScoreStatus
 
 # What the same arithmetic in another order may move an entropy (nats) or a mean log-likelihood.
 _NOISE = {torch.float32: 1e-5, torch.float64: 1e-9}
 _NOISE_OF_HALF = 3e-2
-
-
-@dataclass(frozen=True, slots=True)
-class SampleScore:
-    """What is stored of one sample; NaN becomes null."""
-
-    sample_id: str
-    status: ScoreStatus
-    error: str | None = None
-    num_image_tokens: int | None = None
-    entropy_L: NDArray[np.float64] | None = None
-    image_mass_L: NDArray[np.float64] | None = None
-    heads_SLH: NDArray[np.float64] = field(default_factory=lambda: np.empty((4, 0, 0)))
-    """Image entropy, then the masses on system, image and text."""
-    answer_logp: float = np.nan
-    answer_logp_base: float = np.nan
-    later_turns: tuple[TurnScore, ...] = ()
-    """Where all turns were asked for."""
-
-
-@dataclass(frozen=True, slots=True)
-class TurnScore:
-    """What is stored of a later answer of a conversation."""
-
-    turn: int
-    """Number of the answer; the first is 0."""
-    num_image_tokens: int
-    entropy_L: NDArray[np.float64]
-    image_mass_L: NDArray[np.float64]
-    answer_logp: float
-    answer_logp_base: float
-
-
-@dataclass(frozen=True, slots=True)
-class PreparedSample:
-    """A sample as model input, or why it has none."""
-
-    sample_id: str
-    encoding: Encoding | None = None
-    aside: SampleScore | None = None
-
-
-def prepare_sample(
-    encoder: ConversationEncoder,
-    sample_id: str,
-    conversation: Conversation,
-    answers: Literal["none", "first", "all"],
-) -> PreparedSample:
-    """Encode one conversation for scoring; nothing a dataset holds makes this fail."""
-    try:
-        encoding = encoder.encode(conversation, answers)
-    except ConversationError as error:
-        return set_aside(sample_id, ScoreStatus.ERROR, first_line(error))
-    if not encoding.image_end:
-        return set_aside(sample_id, ScoreStatus.NOT_SCORABLE, "no image before the answer")
-    return PreparedSample(sample_id, encoding)
-
-
-def set_aside(sample_id: str, status: ScoreStatus, reason: str) -> PreparedSample:
-    """Make what stands for a sample that the model will never see."""
-    return PreparedSample(sample_id, aside=SampleScore(sample_id, status, reason))
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +73,7 @@ class SampleScorer:
         """Time spent in forward passes."""
         self._packs = config.reuse_prefix and can_pack(self._probe)
         self._is_packing_checked = False
+        self._are_answers_checked = False
         self._images = {
             speaker: ImageFeatureMemory(self._probe.base) for speaker in ("adapter", "base")
         }
@@ -181,6 +122,7 @@ class SampleScorer:
         if encodings:
             # Before any feature is kept: this looks what other pixels change.
             self._probe.make_request(encodings[0].inputs, stops_early=True)
+            self._check_answers(next((e for e in encodings if e.continuation_ids), None))
         turns = [i for i, encoding in enumerate(encodings) if len(encoding.answers) > 1]
         for index in turns:
             yield self._score_parts(ids, encodings, [index], self._measure_turns)
@@ -336,6 +278,25 @@ class SampleScorer:
             ]
         )
 
+    def _check_answers(self, encoding: Encoding | None) -> None:
+        """Make sure, once, that a prompt does not look ahead into its answer."""
+        if encoding is None or self._are_answers_checked:
+            return
+        self._are_answers_checked = True
+        alone = self._probe.read(encoding.inputs)
+        batch = self._vlm.encoder.collate([encoding], with_answers=True)
+        followed = self._probe.read(batch.inputs, rows_BR=batch.last_rows)
+        if not self._is_same(alone.entropy_NL, followed.entropy_NL):
+            raise UnsupportedModelError(
+                f"Prompts of {self._vlm.name} look ahead into their answers, so one pass cannot "
+                "measure both.",
+                hint="Score with --no-plausibility.",
+            )
+
+    def _is_same(self, one: NDArray[np.float64], other: NDArray[np.float64]) -> bool:
+        noise = _NOISE.get(self._vlm.dtype, _NOISE_OF_HALF)
+        return np.allclose(one, other, rtol=0, atol=noise, equal_nan=True)
+
     def _check_packing(self, pair: list[Encoding]) -> None:
         """Compare two questions packed with the same two alone, once; do without if they differ."""
         if self._is_packing_checked:
@@ -346,17 +307,13 @@ class SampleScorer:
         except (RuntimeError, ValueError, IndexError, TypeError, AttributeError):
             self._packs = False
             return
-        noise = _NOISE.get(self._vlm.dtype, _NOISE_OF_HALF)
         for row, encoding in enumerate(pair):
             alone = self._measure_batch([encoding])
-            same = np.allclose(
-                packed.reading.entropy_NL[row],
-                alone.reading.entropy_NL[0],
-                rtol=0,
-                atol=noise,
-                equal_nan=True,
-            ) and np.allclose(packed.logp_N[row], alone.logp_N[0], 1e-3, 10 * noise, equal_nan=True)
-            self._packs = self._packs and same
+            self._packs = (
+                self._packs
+                and self._is_same(packed.reading.entropy_NL[row], alone.reading.entropy_NL[0])
+                and np.allclose(packed.logp_N[row], alone.logp_N[0], 1e-2, 1e-3, equal_nan=True)
+            )
 
 
 def _to_score(sample_id: str, row: int, measured: _Measured) -> SampleScore:

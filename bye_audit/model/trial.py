@@ -18,7 +18,8 @@ from bye_audit.model.encodings import Encoding
 from bye_audit.model.loading import VisionLanguageModel
 from bye_audit.model.lora import train_lora
 from bye_audit.model.prompts import Conversation, ConversationError
-from bye_audit.model.scoring import SampleScorer, prepare_sample
+from bye_audit.model.samples import prepare_sample
+from bye_audit.model.scoring import SampleScorer
 
 # The first step pays for what is made once: it is not counted.
 _NUM_STEPS = 4

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from bye_audit import schema
 
 if TYPE_CHECKING:
-    from bye_audit.model.scoring import SampleScore
+    from bye_audit.model.samples import SampleScore
 
 
 def samples_table(scores: list[SampleScore], run_id: str, num_layers: int) -> pa.Table:

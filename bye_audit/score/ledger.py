@@ -12,7 +12,7 @@ from bye_audit.score.columns import heads_table, samples_table, turns_table
 from bye_audit.store.tables import AuditTables
 
 if TYPE_CHECKING:
-    from bye_audit.model.scoring import SampleScore
+    from bye_audit.model.samples import SampleScore
 
 # So many samples may fail before the first one succeeds.
 _MOST_FAILURES = 500

@@ -32,7 +32,7 @@ from bye_audit.store.tables import AuditTables, new_run_id, sql_text
 if TYPE_CHECKING:
     from bye_audit.model.loading import VisionLanguageModel
     from bye_audit.model.maps import ImageAttention
-    from bye_audit.model.scoring import SampleScore
+    from bye_audit.model.samples import SampleScore
 
 STAGE = "score"
 _RESTART_HINT = (

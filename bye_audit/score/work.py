@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from bye_audit.model.prompts import ConversationEncoder
-    from bye_audit.model.scoring import PreparedSample
+    from bye_audit.model.samples import PreparedSample
 
 Rows = NDArray[np.int64]
 Answers = Literal["none", "first", "all"]
@@ -81,7 +81,7 @@ class WindowReader:
     def read(self, rows: Sequence[int] | Rows) -> list[PreparedSample]:
         """Make model input of samples; what cannot be is put aside with its reason."""
         from bye_audit.model.prompts import Conversation, ConversationError, decode_image
-        from bye_audit.model.scoring import prepare_sample, set_aside
+        from bye_audit.model.samples import prepare_sample, set_aside
 
         table = self.tables.take_samples(
             rows, ["sample_id", "messages", "images"], version=self.version

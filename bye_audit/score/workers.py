@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from bye_audit.score.work import Rows, WindowReader
 
 if TYPE_CHECKING:
-    from bye_audit.model.scoring import PreparedSample
+    from bye_audit.model.samples import PreparedSample
 
 # Below this much work, starting processes costs more than they bring.
 _FEWEST_WINDOWS = 8

@@ -69,7 +69,7 @@ def test_only_a_few_are_remembered_and_none_travels(vlm: VisionLanguageModel) ->
         processor([image], return_tensors="pt")
     processor([images[0]], return_tensors="pt")
     assert counting.calls == 7
-    copy = pickle.loads(pickle.dumps(vlm.processor.image_processor))  # noqa: S301
+    copy = pickle.loads(pickle.dumps(vlm.encoder.processor.image_processor))  # noqa: S301
     fresh = copy([images[0]], return_tensors="pt")["pixel_values"]
     kept = processor([images[0]], return_tensors="pt")["pixel_values"]
     assert torch.equal(fresh, kept)

@@ -19,7 +19,8 @@ from bye_audit.model.image_memory import ImageFeatureMemory
 from bye_audit.model.loading import VisionLanguageModel, load_model
 from bye_audit.model.packing import SharedPrefix
 from bye_audit.model.prompts import Conversation
-from bye_audit.model.scoring import PreparedSample, SampleScore, SampleScorer, prepare_sample
+from bye_audit.model.samples import PreparedSample, SampleScore, prepare_sample
+from bye_audit.model.scoring import SampleScorer
 from conformance.specimen import ZOO, Picture
 from conformance.zoo import load_all
 
@@ -180,7 +181,7 @@ def test_an_image_seen_again_without_packing_is_encoded_once(vlm: VisionLanguage
     hook = vlm.base.model.vision_tower.register_forward_pre_hook(lambda *_: towers.append(True))
     try:
         found = score(vlm, prepare(vlm), ScoreConfig(reuse_prefix=False, batch_tokens=1))
-        assert len(towers) == 2 + 3, "the pixel check, and each of three images"
+        assert len(towers) == 2 + 2 + 3, "two checks, and each of three images"
     finally:
         hook.remove()
     for name, one in score(vlm, prepare(vlm)[::-1], ScoreConfig()).items():
