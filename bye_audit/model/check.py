@@ -160,8 +160,12 @@ def _from_whole_maps(
     outputs = vlm.model(**inputs, output_attentions=True, use_cache=False)
     entropy_L, mass_L = (np.full(view.num_layers, np.nan) for _ in range(2))
     is_image_K = image_K.cpu().numpy()
-    for layer, attention in zip(sorted(view.modules), _maps(outputs), strict=True):
-        row_K = attention[0, :, -1].double().mean(0).cpu().numpy()
+    maps = _maps(outputs)
+    # Some give a map for every layer, some only for those that have attention.
+    layers = sorted(view.modules) if len(maps) == len(view.modules) else range(len(maps))
+    by_layer = dict(zip(layers, maps, strict=True))
+    for layer in view.modules:
+        row_K = by_layer[layer][0, :, -1].double().mean(0).cpu().numpy()
         seen_K = np.where(is_image_K, row_K, 0.0)
         mass_L[layer] = seen_K.sum()
         share = seen_K / mass_L[layer] if mass_L[layer] else np.full_like(seen_K, np.nan)

@@ -13,6 +13,7 @@ from support.real_processors import FAMILIES, open_family
 from bye_audit.config import ScoreConfig
 from bye_audit.errors import UnsupportedModelError
 from bye_audit.model.check import check_scorer
+from bye_audit.model.decoder import view_decoder
 from bye_audit.model.loading import VisionLanguageModel
 from bye_audit.model.prompts import Conversation
 from bye_audit.model.samples import PreparedSample, prepare_sample
@@ -21,7 +22,7 @@ from bye_audit.model.scoring import SampleScorer
 # PaliGemma's processor makes an array of a tensor in a way that numpy will change.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
-SHARES_PREFIX = {"qwen2_5_vl", "llava_next", "gemma3"}
+SHARES_PREFIX = {"qwen2_5_vl", "llava_next", "gemma3", "idefics3", "internvl"}
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -71,7 +72,10 @@ def test_answers_do_not_reach_into_the_prompt(vlm: VisionLanguageModel) -> None:
     assert prompts[0].continuation_ids != prompts[1].continuation_ids
 
 
-def test_padded_batches_score_as_prompts_do_alone(vlm: VisionLanguageModel) -> None:
+@pytest.mark.parametrize("name", sorted({*FAMILIES} - {"mllama"}))
+def test_padded_batches_score_as_prompts_do_alone(name: str) -> None:
+    vlm = open_family(name)
+    assert view_decoder(vlm.model).takes_batches
     samples = prepare(vlm)
     encodings = [s.encoding for s in samples if s.encoding is not None]
     batch = vlm.encoder.collate(encodings, with_answers=True)

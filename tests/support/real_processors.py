@@ -139,10 +139,64 @@ def _paligemma(config: Any) -> Any:
     )
 
 
+def _idefics3(config: Any) -> Any:
+    side = config.vision_config.image_size
+    others = {"<fake_token_around_image>": 290, "<end_of_utterance>": 291, "<global-img>": 292}
+    return transformers.Idefics3Processor(
+        transformers.Idefics3ImageProcessorPil(
+            size={"longest_edge": 2 * side}, max_image_size={"longest_edge": side}
+        ),
+        _tokenizer({"image_token": ("<image>", _image_token(config))}, others),
+        image_seq_len=(side // config.vision_config.patch_size // config.scale_factor) ** 2,
+        chat_template=TEMPLATE.format(image="<image>"),
+    )
+
+
+def _internvl(config: Any) -> Any:
+    side = config.vision_config.image_size[0]
+    named = {
+        "context_image_token": ("<IMG_CONTEXT>", _image_token(config)),
+        "start_image_token": ("<img>", 297),
+        "end_image_token": ("</img>", 296),
+        "video_token": ("<video>", 295),
+    }
+    images = transformers.GotOcr2ImageProcessorPil(
+        size={"height": side, "width": side}, crop_to_patches=True, max_patches=4
+    )
+    template = TEMPLATE.format(image="<IMG_CONTEXT>")
+    return _InternVL(images, _tokenizer(named, {}), template, config.image_seq_length)
+
+
+class _InternVL(transformers.InternVLProcessor):
+    """Without the part for videos, which wants torchvision."""
+
+    @classmethod
+    def get_attributes(cls) -> list[str]:
+        return ["image_processor", "tokenizer"]
+
+    def __init__(self, images: Any, tokenizer: Any, template: str, num_tokens: int) -> None:
+        super().__init__(
+            images, tokenizer, None, image_seq_length=num_tokens, chat_template=template
+        )
+
+
+def _mllama(config: Any) -> Any:
+    side = config.vision_config.image_size
+    images = transformers.MllamaImageProcessorPil(
+        size={"height": side, "width": side}, max_image_tiles=config.vision_config.max_num_tiles
+    )
+    tokenizer = _tokenizer({"image_token": ("<|image|>", _image_token(config))}, {})
+    template = TEMPLATE.format(image="<|image|>")
+    return transformers.MllamaProcessor(images, tokenizer, chat_template=template)
+
+
 _PROCESSORS: dict[str, Callable[[Any], Any]] = {
     "qwen2_5_vl": _qwen,
     "llava_next": _llava_next,
     "gemma3": _gemma3,
     "paligemma": _paligemma,
+    "idefics3": _idefics3,
+    "internvl": _internvl,
+    "mllama": _mllama,
 }
 FAMILIES = tuple(_PROCESSORS)
