@@ -48,7 +48,7 @@ def _view_mllama(model: Any) -> DecoderView:
         tiles_BK: Tensor = mask[:, -1].flatten(1).bool()
         return tiles_BK.repeat_interleave(num_features, 1)
 
-    # Beside a prompt with more images the same prompt is not quite the same (2e-3 nats).
+    # Beside a prompt with more images the same prompt is not quite the same.
     return replace(_view_cross_attention(model, find_image), takes_batches=False)
 
 
