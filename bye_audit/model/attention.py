@@ -121,12 +121,13 @@ class AttentionProbe:
         self.model = model
         self.base = without_wrapper(model)
         self.view = view_decoder(model)
-        self.layers = [n for n in sorted(self.view.modules) if layers is None or n in layers]
-        if not self.layers:
+        self.layers = sorted(self.view.modules if layers is None else set(layers))
+        unknown = [layer for layer in self.layers if layer not in self.view.modules]
+        if unknown:
             raise UnsupportedModelError(
-                f"None of the layers {list(layers or ())} of {type(self.base).__name__} has "
-                f"attention; these have: {sorted(self.view.modules)}.",
-                hint="Choose among them.",
+                f"{type(self.base).__name__} has no attention in layers {unknown}, only in "
+                f"{sorted(self.view.modules)}.",
+                hint="Choose layers among these.",
             )
         self._wrapping = WrappedAttention(self.view.modules, self._on_attention)
         self._request: RowRequest | None = None

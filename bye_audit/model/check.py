@@ -44,12 +44,16 @@ class ProbeCheck:
 
     def __str__(self) -> str:
         """Say in one line whether to trust the scores."""
-        verdict = "can be trusted" if self.is_good else "cannot be trusted"
         return (
-            f"Scores {verdict}: on {self.num_samples} samples entropies differ from eager "
+            f"Scores {self.verdict}: on {self.num_samples} samples entropies differ from eager "
             f"attention in {self.reference} by at most {self.worst_entropy:.1e} nats, image masses "
             f"by {self.worst_mass:.1e} (limit {self.limit:g})."
         )
+
+    @property
+    def verdict(self) -> str:
+        """The same in three words."""
+        return "can be trusted" if self.is_good else "cannot be trusted"
 
     @property
     def is_good(self) -> bool:

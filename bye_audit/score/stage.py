@@ -182,7 +182,7 @@ def _score_all(
 ) -> None:
     num_to_do = sum(map(len, windows))
     ledger = Ledger(tables, summary, vlm.num_layers, vlm.name, config.commit_seconds)
-    with closing(_scores(tables, vlm, config, windows, summary)) as scores:
+    with closing(_scores(tables, vlm, config, windows, summary, progress)) as scores:
         try:
             with progress.task("Scoring", num_to_do) as task:
                 for scored in scores:
@@ -203,6 +203,7 @@ def _scores(
     config: ScoreConfig,
     windows: list[Rows],
     summary: ScoreSummary,
+    progress: Progress,
 ) -> Generator[list[SampleScore]]:
     """Score windows one after the other, while the next ones are being read."""
     from bye_audit.model.check import check_scorer
@@ -218,7 +219,11 @@ def _scores(
         closing(read_windows(reader, windows, num_workers)) as prepared,
     ):
         if config.check:
-            summary.check = str(check_scorer(vlm, scorer, reader.read(_pick_few(windows))))
+            few = _pick_few(windows)
+            with progress.task("Checking", len(few)) as task:
+                check = check_scorer(vlm, scorer, reader.read(few))
+                task.advance(len(few), check.verdict)
+            summary.check = str(check)
         for samples in prepared:
             yield from scorer.score(samples)
             summary.model_seconds = scorer.model_seconds

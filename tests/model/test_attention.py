@@ -142,6 +142,11 @@ def test_a_subset_of_layers_reads_only_those(vlm: VisionLanguageModel) -> None:
     assert np.isnan(reading.entropy_NL[:, [0, 2]]).all()
 
 
+def test_layers_that_are_not_there_are_refused(vlm: VisionLanguageModel) -> None:
+    with pytest.raises(UnsupportedModelError, match=r"no attention in layers \[9\]"):
+        AttentionProbe(vlm.model, [1, 9])
+
+
 def test_maps_are_shares_on_the_grid_of_the_image(vlm: VisionLanguageModel) -> None:
     (found,) = image_attention(vlm, draw_conversations(1), [0, 2])
     assert found.attention_LT.shape == (2, 81)
