@@ -26,6 +26,7 @@ from bye_audit.model.prompts import ConversationEncoder
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CARD = "bye_audit.json"
 _MODEL_FILES = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt")
+# Whatever a foreign folder holds, transformers says so by one of these.
 _LOADING_FAULTS = (
     SafetensorError,
     OSError,
@@ -37,6 +38,21 @@ _LOADING_FAULTS = (
     ImportError,
 )
 _GENERIC_FOLDERS = ("model", "snapshot", "checkpoint")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelIdentity:
+    """What tells a provisional model from every other, and how large its readings are."""
+
+    name: str
+    revision: str | None
+    digest: str
+    adapter_digest: str | None
+    dtype: str
+    device: str
+    """Kind of device: cpu, cuda."""
+    num_layers: int
+    num_heads: int
 
 
 @dataclass(slots=True)
@@ -69,12 +85,26 @@ class VisionLanguageModel:
     @property
     def num_layers(self) -> int:
         """Number of decoder layers."""
-        return int(self.base.config.get_text_config(decoder=True).num_hidden_layers)
+        return _decoder_size(self.base.config)[0]
 
     @property
     def num_heads(self) -> int:
         """Number of query heads of a decoder layer."""
-        return int(self.base.config.get_text_config(decoder=True).num_attention_heads)
+        return _decoder_size(self.base.config)[1]
+
+    @property
+    def identity(self) -> ModelIdentity:
+        """What tells this model from every other."""
+        return ModelIdentity(
+            name=self.name,
+            revision=self.revision,
+            digest=self.digest,
+            adapter_digest=self.adapter_digest,
+            dtype=_name_of(self.dtype),
+            device=self.device.type,
+            num_layers=self.num_layers,
+            num_heads=self.num_heads,
+        )
 
     def without_adapter(self) -> Any:
         """Context in which the model answers as it did before fine-tuning."""
@@ -130,7 +160,7 @@ def load_model(
     """
     folder, name, revision = _find_folder(name_or_path)
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    precision = dtype or (torch.float32 if where.type == "cpu" else torch.bfloat16)
+    precision = dtype or _default_dtype(where.type)
     with _quiet_transformers():
         model, processor = _open_folder(folder, name, precision, trust_remote_code)
     _refuse_unscorable(model, processor, name)
@@ -155,6 +185,54 @@ def load_model(
     if adapter_dir is not None:
         _put_adapter(vlm, adapter_dir)
     return vlm
+
+
+def identify_model(
+    name_or_path: str,
+    *,
+    adapter_dir: Path | None = None,
+    trust_remote_code: bool = False,
+    device: str,
+) -> ModelIdentity:
+    """Say what `load_model` would open on another machine's ``device``, without its weights.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If there is no model under that name. Whether it can be scored shows when it is opened.
+    AdapterMismatchError
+        If the adapter is missing or was trained on another model.
+    """
+    folder, name, revision = _find_folder(name_or_path)
+    with _quiet_transformers():
+        num_layers, num_heads = _decoder_size(_read_config(folder, name, trust_remote_code))
+    digest = folder_digest(folder)
+    return ModelIdentity(
+        name=name,
+        revision=revision,
+        digest=digest,
+        adapter_digest=None
+        if adapter_dir is None
+        else file_digest(_find_adapter(adapter_dir, name, digest)),
+        dtype=_name_of(_default_dtype(device)),
+        device=device,
+        num_layers=num_layers,
+        num_heads=num_heads,
+    )
+
+
+def _default_dtype(device: str) -> torch.dtype:
+    return torch.float32 if device == "cpu" else torch.bfloat16
+
+
+def _name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _decoder_size(config: Any) -> tuple[int, int]:
+    """Layers of the decoder and query heads of a layer."""
+    text = config.get_text_config(decoder=True)
+    return int(text.num_hidden_layers), int(text.num_attention_heads)
 
 
 def model_digest(name_or_path: str) -> str:
@@ -224,13 +302,8 @@ def _download(hub_id: str, revision: str | None) -> tuple[Path, str, str | None]
 def _open_folder(
     folder: Path, name: str, dtype: torch.dtype, trust_remote_code: bool
 ) -> tuple[Any, Any]:
-    if not (folder / "config.json").is_file():
-        raise UnsupportedModelError(
-            f"{name} is no model: its folder has no config.json.",
-            hint="Give the folder that save_pretrained or a download of the hub made.",
-        )
+    config = _read_config(folder, name, trust_remote_code)
     try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
         model = AutoModelForImageTextToText.from_pretrained(
             folder,
             config=config,
@@ -239,14 +312,29 @@ def _open_folder(
             trust_remote_code=trust_remote_code,
         )
         processor = AutoProcessor.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    # Whatever a foreign folder holds, transformers says so by one of these.
     except _LOADING_FAULTS as error:
-        raise UnsupportedModelError(
-            f"{name} cannot be opened as a vision-language model: {first_line(error)}",
-            hint="It needs a config of an image-text-to-text model, safetensors weights "
-            "and a processor with a chat template.",
-        ) from error
+        raise _cannot_open(name, error) from error
     return model, processor
+
+
+def _read_config(folder: Path, name: str, trust_remote_code: bool) -> Any:
+    if not (folder / "config.json").is_file():
+        raise UnsupportedModelError(
+            f"{name} is no model: its folder has no config.json.",
+            hint="Give the folder that save_pretrained or a download of the hub made.",
+        )
+    try:
+        return AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except _LOADING_FAULTS as error:
+        raise _cannot_open(name, error) from error
+
+
+def _cannot_open(name: str, error: BaseException) -> UnsupportedModelError:
+    return UnsupportedModelError(
+        f"{name} cannot be opened as a vision-language model: {first_line(error)}",
+        hint="It needs a config of an image-text-to-text model, safetensors weights "
+        "and a processor with a chat template.",
+    )
 
 
 def _refuse_unscorable(model: Any, processor: Any, name: str) -> None:
@@ -276,7 +364,8 @@ def _stop_ids(model: Any, processor: Any) -> frozenset[int]:
     return frozenset(token for token in ids if token is not None)
 
 
-def _put_adapter(vlm: VisionLanguageModel, adapter_dir: Path) -> None:
+def _find_adapter(adapter_dir: Path, name: str, digest: str) -> Path:
+    """Give an adapter's weights, once it is known that they belong to the model."""
     weights = adapter_dir / ADAPTER_WEIGHTS
     if not weights.is_file():
         raise AdapterMismatchError(
@@ -284,12 +373,17 @@ def _put_adapter(vlm: VisionLanguageModel, adapter_dir: Path) -> None:
             hint="Give the folder that bye-audit finetune or PEFT's save_pretrained wrote.",
         )
     card = _read_card(adapter_dir)
-    if card and card.get("base_digest") != vlm.digest:
+    if card and card.get("base_digest") != digest:
         raise AdapterMismatchError(
             f"The adapter in {adapter_dir} was trained on {card.get('base_model')}, not on this "
-            f"{vlm.name} (their files differ).",
+            f"{name} (their files differ).",
             hint="Give the same --model as in bye-audit finetune, or fine-tune again.",
         )
+    return weights
+
+
+def _put_adapter(vlm: VisionLanguageModel, adapter_dir: Path) -> None:
+    weights = _find_adapter(adapter_dir, vlm.name, vlm.digest)
     try:
         with ignoring_future_warnings():
             vlm.model = PeftModel.from_pretrained(vlm.model, str(adapter_dir)).eval()

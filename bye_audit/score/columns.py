@@ -9,6 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from bye_audit import schema
+from bye_audit.schema import ScoreStatus
 
 if TYPE_CHECKING:
     from bye_audit.model.scoring import SampleScore
@@ -55,6 +56,58 @@ def heads_table(scores: list[SampleScore], run_id: str) -> pa.Table:
             pa.array(offsets, pa.int32()), pa.array(values, pa.float16(), mask=np.isnan(values))
         )
     return pa.table(columns, schema=fields)
+
+
+def pack_scores(scores: list[SampleScore]) -> bytes:
+    """Make scores ready to be sent to another process, with heads as precise as they are stored."""
+    heads = [s.heads_SLH.astype(np.float16).reshape(-1) for s in scores]
+    doubles = pa.list_(pa.float64())
+    table = pa.table(
+        {
+            "sample_id": pa.array([s.sample_id for s in scores], pa.string()),
+            "status": pa.array([str(s.status) for s in scores], pa.string()),
+            "error": pa.array([s.error for s in scores], pa.string()),
+            "num_image_tokens": pa.array([s.num_image_tokens for s in scores], pa.int64()),
+            "entropy_L": pa.array([s.entropy_L for s in scores], doubles),
+            "image_mass_L": pa.array([s.image_mass_L for s in scores], doubles),
+            "heads_SLH": pa.array(heads, pa.list_(pa.float16())),
+            "answer_logp": pa.array([s.answer_logp for s in scores], pa.float64()),
+            "answer_logp_base": pa.array([s.answer_logp_base for s in scores], pa.float64()),
+        }
+    )
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    packed: bytes = sink.getvalue().to_pybytes()
+    return packed
+
+
+def unpack_scores(packed: bytes) -> list[SampleScore]:
+    """Give back what `pack_scores` was given."""
+    from bye_audit.model.scoring import SampleScore
+
+    table = pa.ipc.open_stream(packed).read_all()
+    lists = ("entropy_L", "image_mass_L", "heads_SLH")
+    scores = []
+    for row, entropy, mass, heads in zip(
+        table.drop_columns(list(lists)).to_pylist(),
+        *(map(_as_numpy, table[name]) for name in lists),
+        strict=True,
+    ):
+        num_layers = 0 if entropy is None else len(entropy)
+        scores.append(
+            SampleScore(
+                **row | {"status": ScoreStatus(row["status"])},
+                entropy_L=entropy,
+                image_mass_L=mass,
+                heads_SLH=heads.reshape(4, num_layers, -1) if num_layers else np.empty((4, 0, 0)),
+            )
+        )
+    return scores
+
+
+def _as_numpy(row: pa.ListScalar) -> Any:
+    return row.values.to_numpy(zero_copy_only=False) if row.is_valid else None
 
 
 def _nulls_for_nan(values: NDArray[Any]) -> pa.Array:

@@ -28,7 +28,8 @@ class ScoreSummary:
     num_errors: int = 0
     seconds: float = 0.0
     model_seconds: float = 0.0
-    """Of these, spent in the model; the rest is reading, waiting and committing."""
+    """Of these, spent in the model; the rest is reading, waiting and committing. With Ray, the sum
+    over all workers, which may be more."""
     totals: dict[str, int] = field(default_factory=dict)
     """Samples of the whole audit by status."""
 
