@@ -31,7 +31,12 @@ from bye_audit.store.tables import AuditTables
 if TYPE_CHECKING:
     from bye_audit.model.scoring import SampleScore
 
-# Of a Ray that this process starts for itself. A user who wants otherwise sets these.
+# A user who wants otherwise sets these.
+_ANY_RAY = {
+    # Whatever it has to say of a worker that died it would print on stdout.
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",
+}
+# Of a Ray that this process starts for itself.
 _OWN_RAY = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # Despite its name: without clusters, everything listens on the loopback address only.
@@ -216,9 +221,8 @@ def _cut(windows: list[Rows], num_workers: int) -> list[Rows]:
 @contextmanager
 def _ray_session(config: ScoreConfig) -> Iterator[Any]:
     """Use the Ray this process is connected to; else start or find one, and leave it at the end."""
-    if config.ray_address is None:
-        for name, value in _OWN_RAY.items():
-            os.environ.setdefault(name, value)
+    for name, value in (_ANY_RAY | ({} if config.ray_address else _OWN_RAY)).items():
+        os.environ.setdefault(name, value)
     import ray
     import ray.data
 
@@ -244,7 +248,9 @@ def _connect(ray: Any, config: ScoreConfig) -> None:
             "include_dashboard": False,
         }
     try:
-        with _quiet_native_part():
+        with _quiet_native_part(), warnings.catch_warnings():
+            # Ray forks to start its own processes, which have no use for Lance.
+            warnings.filterwarnings("ignore", message="lance is not fork-safe")
             ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **options)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ConfigError(

@@ -257,6 +257,10 @@ def _claim_columns(tables: AuditTables, model: ModelIdentity, config: ScoreConfi
     if first in tables.sample_columns():
         stored = tables.column_metadata(first)
         differing = [key for key, value in identity.items() if stored.get(key) != value]
+        if differing and not tables.num_samples("score_status IS NOT NULL"):
+            # Claimed by a call that scored nothing.
+            _drop_scores(tables)
+            return _claim_columns(tables, model, config)
         if differing:
             details = "; ".join(f"{k} {stored.get(k)}, now {identity[k]}" for k in differing)
             raise StaleStageError(
