@@ -66,13 +66,52 @@ class ScoreWorker:
         """Score one window; give the seconds that the model took, too."""
         with self._reading:
             if self._model is None:
-                self._model = _open_model(self._assignment)
+                self._model = self.open_model()
             reader, scorer = self._model
             samples = reader.read(rows)
         with self._scoring:
             started = time.monotonic()
             scores = [score for part in scorer.score(samples) for score in part]
             return scores, time.monotonic() - started
+
+    def open_model(self) -> tuple[WindowReader, SampleScorer]:
+        """Load the provisional model, and make sure that it is the one that is meant.
+
+        Raises
+        ------
+        ModelError
+            If it is another, or this machine cannot run it.
+        """
+        import torch
+
+        from bye_audit.model.loading import load_model
+        from bye_audit.model.scoring import SampleScorer
+
+        assignment = self._assignment
+        device = assignment.identity.device
+        if device == "cuda" and not torch.cuda.is_available():
+            raise errors.ModelError(
+                "A Ray worker was given a GPU that its torch cannot use.",
+                hint="Install a torch for GPUs on every machine, or give --gpus-per-worker 0.",
+            )
+        vlm = load_model(
+            assignment.model,
+            adapter_dir=assignment.adapter_dir,
+            trust_remote_code=assignment.trust_remote_code,
+            device=device,
+        )
+        found, wanted = vlm.identity, assignment.identity
+        if (found.digest, found.adapter_digest) != (wanted.digest, wanted.adapter_digest):
+            raise errors.ModelError(
+                f"A Ray worker has other files under the name {wanted.name} than the machine that "
+                "commits.",
+                hint="Give every machine the same model and adapter, for one as id@revision.",
+            )
+        reader = WindowReader(
+            assignment.tables, assignment.version, vlm.encoder, assignment.config.plausibility
+        )
+        # Left open: the probe stays on the model for as long as the process lives.
+        return reader, SampleScorer(vlm, assignment.config).__enter__()
 
 
 def open_reply(reply: pa.Table) -> Iterator[tuple[list[SampleScore], float]]:
@@ -92,35 +131,3 @@ def open_reply(reply: pa.Table) -> Iterator[tuple[list[SampleScore], float]]:
 
 def _reply(scores: bytes | None, seconds: float, failure: str | None) -> pa.Table:
     return pa.table([[scores], [seconds], [failure]], schema=_REPLY)
-
-
-def _open_model(assignment: Assignment) -> tuple[WindowReader, SampleScorer]:
-    import torch
-
-    from bye_audit.model.loading import load_model
-    from bye_audit.model.scoring import SampleScorer
-
-    device = assignment.identity.device
-    if device == "cuda" and not torch.cuda.is_available():
-        raise errors.ModelError(
-            "A Ray worker was given a GPU that its torch cannot use.",
-            hint="Install a torch for GPUs on every machine, or give --gpus-per-worker 0.",
-        )
-    vlm = load_model(
-        assignment.model,
-        adapter_dir=assignment.adapter_dir,
-        trust_remote_code=assignment.trust_remote_code,
-        device=device,
-    )
-    found, wanted = vlm.identity, assignment.identity
-    if (found.digest, found.adapter_digest) != (wanted.digest, wanted.adapter_digest):
-        raise errors.ModelError(
-            f"A Ray worker has other files under the name {wanted.name} than the machine that "
-            "commits.",
-            hint="Give every machine the same model and adapter, for one as id@revision.",
-        )
-    reader = WindowReader(
-        assignment.tables, assignment.version, vlm.encoder, assignment.config.plausibility
-    )
-    # Left open: the probe stays on the model for as long as the process lives.
-    return reader, SampleScorer(vlm, assignment.config).__enter__()
