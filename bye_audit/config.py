@@ -84,6 +84,15 @@ class ScoreConfig:
     """Least time between two commits: at most this much work is lost in a crash."""
     retry_errors: bool = False
     """Score samples again whose last attempt failed."""
+    engine: Literal["local", "ray"] = "local"
+    """One model in this process, or one in each worker of Ray (needs ``bye-audit[ray]``)."""
+    ray_workers: int | None = None
+    """Models at work at once. None: one for each GPU, or for each core where there is none."""
+    gpus_per_worker: float | None = None
+    """GPUs that Ray keeps for each worker; workers share one if below 1. None: 1, but 0 if there is
+    neither a GPU here nor an address."""
+    ray_address: str | None = None
+    """A running cluster, as HOST:PORT or ``auto``. None: a Ray of its own on this machine."""
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot score."""
@@ -96,6 +105,16 @@ class ScoreConfig:
                 or self.batch_tokens >= 1,
                 "--workers must be at least 0": self.num_workers is None or self.num_workers >= 0,
                 "--commit-seconds must be above 0": self.commit_seconds > 0,
+                "--check, --device and --workers are for --engine local": self.engine == "local"
+                or (self.check, self.device, self.num_workers) == (False, None, None),
+                "--engine must be local or ray": self.engine in ("local", "ray"),
+                "--ray-workers must be at least 1": self.ray_workers is None
+                or self.ray_workers >= 1,
+                "--gpus-per-worker must be at least 0": self.gpus_per_worker is None
+                or self.gpus_per_worker >= 0,
+                "--ray-workers, --gpus-per-worker and --ray-address need --engine ray": self.engine
+                == "ray"
+                or (self.ray_workers, self.gpus_per_worker, self.ray_address) == (None, None, None),
             }
         )
 

@@ -166,7 +166,7 @@ def _choose_run(
     tables: AuditTables, model: str, config: FinetuneConfig, *, restart: bool
 ) -> tuple[dict[str, Any], str]:
     """Name the run that has done this, began it, or is to do it now."""
-    from bye_audit.model.loading import model_digest
+    from bye_audit.model.files import model_digest
 
     fingerprint = {
         "base_digest": model_digest(model),
@@ -248,7 +248,7 @@ def require_images(tables: AuditTables) -> None:
 
 
 def _find_finished(tables: AuditTables, fingerprint: dict[str, Any]) -> Run | None:
-    from bye_audit.model.loading import ADAPTER_WEIGHTS, file_digest
+    from bye_audit.model.files import ADAPTER_WEIGHTS, file_digest
 
     for run in reversed(tables.runs(STAGE)):
         weights = tables.directory(ADAPTERS_DIR) / run.run_id / ADAPTER_WEIGHTS

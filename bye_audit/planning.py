@@ -148,7 +148,8 @@ def _try_out(
     tables: AuditTables, model: str, config: FinetuneConfig, trust_remote_code: bool
 ) -> tuple[Trial | None, str]:
     """Run real steps, or say why that cannot be done."""
-    from bye_audit.model.loading import find_folder, load_model
+    from bye_audit.model.files import find_folder
+    from bye_audit.model.loading import load_model
     from bye_audit.model.trial import run_trial
 
     folder, name, _ = find_folder(model)

@@ -157,6 +157,28 @@ def score_options(command: Command) -> Command:
         ),
         _number("--commit-seconds", default.commit_seconds, "Least time between two commits."),
         click.option("--retry-errors", is_flag=True, help="Score samples again that failed."),
+        click.option(
+            "--engine",
+            type=click.Choice(["local", "ray"]),
+            default=default.engine,
+            show_default=True,
+            help="One model here, or one in each worker of Ray (needs bye-audit[ray]).",
+        ),
+        click.option(
+            "--ray-workers",
+            type=int,
+            help="Models at work at once. Default: one for each GPU, else for each core.",
+        ),
+        click.option(
+            "--gpus-per-worker",
+            type=float,
+            help="GPUs for each worker, shared if below 1. Default: 1, but 0 where there is none.",
+        ),
+        click.option(
+            "--ray-address",
+            metavar="ADDRESS",
+            help="Running Ray cluster, HOST:PORT or auto. Default: a Ray of its own, here.",
+        ),
     )
 
 

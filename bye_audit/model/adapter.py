@@ -10,7 +10,7 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from bye_audit.config import FinetuneConfig
-from bye_audit.model.loading import ignoring_future_warnings
+from bye_audit.model.quiet import ignoring_future_warnings
 from bye_audit.model.targets import find_targets
 
 

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +11,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 from peft.utils import ModulesToSaveWrapper
-from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
-from transformers.utils import logging as transformers_logging
+from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from bye_audit.errors import (
     AdapterMismatchError,
@@ -27,23 +21,22 @@ from bye_audit.errors import (
     UnsupportedModelError,
 )
 from bye_audit.model.decoder import find_image_token_id
+from bye_audit.model.files import (
+    ADAPTER_CARD,
+    LOADING_FAULTS,
+    cannot_open,
+    file_digest,
+    find_adapter,
+    find_folder,
+    first_line,
+    folder_digest,
+    read_card,
+    read_config,
+)
+from bye_audit.model.identity import ModelIdentity, decoder_size, default_dtype, dtype_name
 from bye_audit.model.prompts import ConversationEncoder
 from bye_audit.model.quantization import quantization_settings
-
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
-ADAPTER_CARD = "bye_audit.json"
-_MODEL_FILES = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt")
-LOADING_FAULTS = (
-    SafetensorError,
-    OSError,
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    RuntimeError,
-    ImportError,
-)
-_GENERIC_FOLDERS = ("model", "snapshot", "checkpoint")
+from bye_audit.model.quiet import ignoring_future_warnings, quiet_transformers
 
 
 @dataclass(slots=True)
@@ -82,12 +75,27 @@ class VisionLanguageModel:
     @property
     def num_layers(self) -> int:
         """Number of decoder layers."""
-        return int(self.base.config.get_text_config(decoder=True).num_hidden_layers)
+        return decoder_size(self.base.config)[0]
 
     @property
     def num_heads(self) -> int:
         """Number of query heads of a decoder layer."""
-        return int(self.base.config.get_text_config(decoder=True).num_attention_heads)
+        return decoder_size(self.base.config)[1]
+
+    @property
+    def identity(self) -> ModelIdentity:
+        """What tells this model from every other."""
+        return ModelIdentity(
+            name=self.name,
+            revision=self.revision,
+            digest=self.digest,
+            adapter_digest=self.adapter_digest,
+            dtype=dtype_name(self.dtype),
+            device=self.device.type,
+            attention=self.attention,
+            num_layers=self.num_layers,
+            num_heads=self.num_heads,
+        )
 
     def without_adapter(self) -> Any:
         """Context in which the model answers as it did before fine-tuning."""
@@ -151,10 +159,10 @@ def load_model(
     is_spread = device == "auto"
     chosen = None if is_spread else device
     where = _find_device(chosen or ("cuda" if torch.cuda.is_available() else "cpu"))
-    precision = dtype or (torch.float32 if where.type == "cpu" else torch.bfloat16)
-    card = _read_card(adapter_dir) if adapter_dir is not None else {}
+    precision = dtype or default_dtype(where.type)
+    card = read_card(adapter_dir) if adapter_dir is not None else {}
     quantization = quantization or str(card.get("quantization", "none"))
-    with _quiet_transformers():
+    with quiet_transformers():
         model, processor = _open_folder(
             folder, name, precision, "auto" if is_spread else where, quantization, trust_remote_code
         )
@@ -183,76 +191,6 @@ def load_model(
     return vlm
 
 
-def model_digest(name_or_path: str) -> str:
-    """Digest of a model's files without opening it; as ``VisionLanguageModel.digest``."""
-    return folder_digest(find_folder(name_or_path)[0])
-
-
-def folder_digest(folder: Path) -> str:
-    """sha256 over the names and contents of a model folder's own files."""
-    total = hashlib.sha256()
-    paths = {path for pattern in _MODEL_FILES for path in folder.glob(pattern)}
-    for path in sorted(paths, key=lambda path: path.name):
-        if path.name != ADAPTER_CARD:
-            total.update(f"{path.name} {file_digest(path)}\n".encode())
-    return total.hexdigest()
-
-
-def file_digest(path: Path) -> str:
-    """sha256 of a file's content."""
-    # A hub cache names its large files by their sha256: reading 15 GB again would prove nothing.
-    cached = path.resolve().name if path.is_symlink() else ""
-    if re.fullmatch(r"[0-9a-f]{64}", cached):
-        return cached
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_adapter_card(adapter_dir: Path, vlm: VisionLanguageModel) -> None:
-    """Write beside an adapter which base model it belongs to."""
-    card = {
-        "base_model": vlm.name,
-        "base_revision": vlm.revision,
-        "base_digest": vlm.digest,
-        "quantization": vlm.quantization,
-    }
-    (adapter_dir / ADAPTER_CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
-
-
-def find_folder(name_or_path: str) -> tuple[Path, str, str | None]:
-    """Find or download a model's folder; its name and, from the hub, its revision come along."""
-    folder = Path(name_or_path).expanduser()
-    if folder.is_dir():
-        absolute = folder.resolve()
-        is_generic = absolute.name in _GENERIC_FOLDERS
-        # The whole path is the business of nobody who reads the provenance record.
-        return folder, absolute.parent.name if is_generic else absolute.name, None
-    hub_id, _, revision = name_or_path.partition("@")
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", hub_id) or folder.exists():
-        raise UnsupportedModelError(
-            f"No model at {name_or_path}: there is no such folder.",
-            hint="Give a folder in Hugging Face form, a hub id such as llava-hf/llava-1.5-7b-hf, "
-            "or mini.",
-        )
-    return _download(hub_id, revision or None)
-
-
-def _download(hub_id: str, revision: str | None) -> tuple[Path, str, str | None]:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        folder = Path(
-            snapshot_download(hub_id, revision=revision, allow_patterns=[*_MODEL_FILES, "*.py"])
-        )
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise UnsupportedModelError(
-            f"No model {hub_id}: it is no folder here, and the hub did not give it.",
-            hint="Check the spelling, the network and HF_HUB_OFFLINE, or give a local folder.",
-        ) from error
-    return folder, hub_id, folder.name
-
-
 def _open_folder(
     folder: Path,
     name: str,
@@ -261,13 +199,8 @@ def _open_folder(
     quantization: str,
     trust_remote_code: bool,
 ) -> tuple[Any, Any]:
-    if not (folder / "config.json").is_file():
-        raise UnsupportedModelError(
-            f"{name} is no model: its folder has no config.json.",
-            hint="Give the folder that save_pretrained or a download of the hub made.",
-        )
+    config = read_config(folder, name, trust_remote_code)
     try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
         settings = quantization_settings(
             quantization, config, dtype, trust_remote_code=trust_remote_code
         )
@@ -284,13 +217,8 @@ def _open_folder(
         processor = AutoProcessor.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except MissingDependencyError:
         raise
-    # Whatever a foreign folder holds, transformers says so by one of these.
     except LOADING_FAULTS as error:
-        raise UnsupportedModelError(
-            f"{name} cannot be opened as a vision-language model: {first_line(error)}",
-            hint="It needs a config of an image-text-to-text model, safetensors weights "
-            "and a processor with a chat template.",
-        ) from error
+        raise cannot_open(name, error) from error
     return model, processor
 
 
@@ -327,6 +255,17 @@ def _refuse_unscorable(model: Any, processor: Any, name: str) -> None:
         )
 
 
+def write_adapter_card(adapter_dir: Path, vlm: VisionLanguageModel) -> None:
+    """Write beside an adapter which base model it belongs to."""
+    card = {
+        "base_model": vlm.name,
+        "base_revision": vlm.revision,
+        "base_digest": vlm.digest,
+        "quantization": vlm.quantization,
+    }
+    (adapter_dir / ADAPTER_CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+
+
 def make_encoder(model: Any, processor: Any) -> ConversationEncoder:
     """Make what turns conversations into this model's input."""
     # A prompt of PaliGemma's sees all of itself, and of its answer too unless told what that is.
@@ -344,19 +283,7 @@ def _stop_ids(model: Any, processor: Any) -> frozenset[int]:
 
 
 def _put_adapter(vlm: VisionLanguageModel, adapter_dir: Path) -> None:
-    weights = adapter_dir / ADAPTER_WEIGHTS
-    if not weights.is_file():
-        raise AdapterMismatchError(
-            f"No adapter in {adapter_dir}: {ADAPTER_WEIGHTS} is not there.",
-            hint="Give the folder that bye-audit finetune or PEFT's save_pretrained wrote.",
-        )
-    card = _read_card(adapter_dir)
-    if card and card.get("base_digest") != vlm.digest:
-        raise AdapterMismatchError(
-            f"The adapter in {adapter_dir} was trained on {card.get('base_model')}, not on this "
-            f"{vlm.name} (their files differ).",
-            hint="Give the same --model as in bye-audit finetune, or fine-tune again.",
-        )
+    weights = find_adapter(adapter_dir, vlm.name, vlm.digest)
     try:
         with ignoring_future_warnings():
             vlm.model = PeftModel.from_pretrained(vlm.model, str(adapter_dir)).eval()
@@ -366,45 +293,3 @@ def _put_adapter(vlm: VisionLanguageModel, adapter_dir: Path) -> None:
             hint="Give the model it was trained on, or fine-tune again.",
         ) from error
     vlm.adapter_digest = file_digest(weights)
-
-
-def _read_card(adapter_dir: Path) -> dict[str, Any]:
-    try:
-        card = json.loads((adapter_dir / ADAPTER_CARD).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise AdapterMismatchError(
-            f"{ADAPTER_CARD} in {adapter_dir} cannot be read.", hint="Fine-tune again."
-        ) from error
-    return card if isinstance(card, dict) else {}
-
-
-def first_line(error: BaseException) -> str:
-    """Say in one short line what a foreign error was about."""
-    lines = str(error).strip().splitlines()
-    text = lines[0] if lines else type(error).__name__
-    return text if len(text) <= 300 else text[:297] + "..."
-
-
-@contextmanager
-def ignoring_future_warnings() -> Iterator[None]:
-    """Keep what PEFT and transformers have to tell each other from the user."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        yield
-
-
-@contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """Keep transformers' bars and reports off stderr, where ours are drawn."""
-    verbosity = transformers_logging.get_verbosity()
-    had_bar = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if had_bar:
-            transformers_logging.enable_progress_bar()

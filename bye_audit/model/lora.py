@@ -32,13 +32,8 @@ from bye_audit.model.checkpoints import (
     stopping_gracefully,
 )
 from bye_audit.model.encodings import IGNORED_LABEL
-from bye_audit.model.loading import (
-    ADAPTER_WEIGHTS,
-    VisionLanguageModel,
-    file_digest,
-    first_line,
-    write_adapter_card,
-)
+from bye_audit.model.files import ADAPTER_WEIGHTS, file_digest, first_line
+from bye_audit.model.loading import VisionLanguageModel, write_adapter_card
 from bye_audit.model.ordering import StepSortedSampler
 from bye_audit.model.targets import find_projector
 from bye_audit.model.training_data import AnswerCollator, ConversationDataset, TrainingSamples

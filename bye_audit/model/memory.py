@@ -29,7 +29,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 from bye_audit.config import FinetuneConfig
 from bye_audit.errors import UnsupportedModelError
 from bye_audit.model.adapter import adapter_weights, put_fresh_adapter
-from bye_audit.model.loading import LOADING_FAULTS, find_folder, first_line
+from bye_audit.model.files import LOADING_FAULTS, find_folder, first_line
 from bye_audit.model.targets import find_projector, find_targets
 
 # NF4 with a byte of scale for 64 weights, that scale's own for 256 scales; int8 with a scale a row.

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bye_audit.model.encodings import Encoding
-from bye_audit.model.loading import first_line
+from bye_audit.model.files import first_line
 from bye_audit.model.prompts import Conversation, ConversationEncoder, ConversationError
 from bye_audit.schema import ScoreStatus
 

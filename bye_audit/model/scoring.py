@@ -25,6 +25,7 @@ from bye_audit.errors import UnsupportedModelError
 from bye_audit.model.attention import AttentionProbe, AttentionReading
 from bye_audit.model.budget import TokenBudget
 from bye_audit.model.encodings import Encoding
+from bye_audit.model.files import first_line
 from bye_audit.model.grouping import batch_by_length, group_by_images, group_by_prefix
 from bye_audit.model.image_memory import ImageFeatureMemory
 from bye_audit.model.likelihood import (
@@ -33,7 +34,7 @@ from bye_audit.model.likelihood import (
     last_logits,
     num_answer_logits,
 )
-from bye_audit.model.loading import VisionLanguageModel, first_line
+from bye_audit.model.loading import VisionLanguageModel
 from bye_audit.model.packing import Question, SharedPrefix, can_pack, prefix_inputs
 from bye_audit.model.samples import PreparedSample, SampleScore, TurnScore
 from bye_audit.schema import ScoreStatus

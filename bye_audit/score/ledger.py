@@ -28,7 +28,8 @@ class ScoreSummary:
     num_errors: int = 0
     seconds: float = 0.0
     model_seconds: float = 0.0
-    """Of these, spent in the model; the rest is reading, waiting and committing."""
+    """Of these, spent in the model; the rest is reading, waiting and committing. With Ray, the sum
+    over all workers, which may be more."""
     check: str | None = None
     """What the comparison with eager attention found, where it was asked for."""
     reuses_prefixes: bool = False

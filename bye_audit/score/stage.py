@@ -9,8 +9,9 @@ null. A killed run may leave rows of its last commit twice in ``head_scores``: t
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,14 +26,17 @@ from bye_audit.errors import (
 from bye_audit.progress import SILENT, Progress
 from bye_audit.schema import ScoreStatus
 from bye_audit.score.ledger import Ledger, ScoreSummary
-from bye_audit.score.work import Answers, Rows, WindowReader, plan_windows
+from bye_audit.score.work import Rows, WindowReader, answers_wanted, plan_windows
 from bye_audit.score.workers import choose_num_workers, read_windows
 from bye_audit.store.tables import AuditTables, new_run_id, sql_text
 
 if TYPE_CHECKING:
+    from bye_audit.model.identity import ModelIdentity
     from bye_audit.model.loading import VisionLanguageModel
     from bye_audit.model.maps import ImageAttention
     from bye_audit.model.samples import SampleScore
+
+    Engine = Callable[[list[Rows], ScoreSummary], Generator[list[SampleScore]]]
 
 STAGE = "score"
 _RESTART_HINT = (
@@ -80,6 +84,8 @@ def score_samples(
         If scores of another model, adapter, precision or way of scoring are there.
     ModelError
         If the model fails on everything.
+    MissingDependencyError
+        If the engine is Ray and Ray is not installed.
     InterruptedStageError
         On Ctrl-C, after what was done is committed.
     """
@@ -88,28 +94,24 @@ def score_samples(
             f"{tables.uri} has no samples to score.",
             hint=f"Run `bye-audit ingest {tables.uri} SOURCE...` first.",
         )
-    from bye_audit.model.loading import load_model
-
     started = time.monotonic()
     if restart:
         _drop_scores(tables)
-    vlm = load_model(
-        model,
-        adapter_dir=adapter_dir,
-        trust_remote_code=trust_remote_code,
-        device=config.device,
+    identity, engine = _choose_engine(
+        tables, model, adapter_dir, config, trust_remote_code, progress
     )
-    run_id = _claim_columns(tables, vlm, config)
+    run_id = _claim_columns(tables, identity, config)
     windows = plan_windows(tables, retries_errors=config.retry_errors)
     summary = ScoreSummary(run_id)
     if windows:
-        _score_all(tables, vlm, config, windows, summary, progress)
+        ledger = Ledger(tables, summary, identity.num_layers, identity.name, config.commit_seconds)
+        _score_all(engine, ledger, windows, summary, progress)
     summary.seconds = time.monotonic() - started
     summary.totals = {
         str(status): tables.num_samples(f"score_status = '{status}'") for status in ScoreStatus
     }
     if windows or tables.latest_run(STAGE) is None:
-        tables.record_run(STAGE, _record(vlm, config, summary, tables), run_id)
+        tables.record_run(STAGE, _record(identity, config, summary, tables), run_id)
     return summary
 
 
@@ -172,17 +174,42 @@ def attention_maps(
     return maps
 
 
-def _score_all(
+def _choose_engine(
     tables: AuditTables,
-    vlm: VisionLanguageModel,
+    model: str,
+    adapter_dir: Path | None,
     config: ScoreConfig,
+    trust_remote_code: bool,
+    progress: Progress,
+) -> tuple[ModelIdentity, Engine]:
+    """Name the model, and give what scores windows with it."""
+    if config.engine == "ray":
+        from bye_audit.score.ray_engine import make_assignment, score_on_ray
+
+        assignment = make_assignment(
+            tables, model, adapter_dir, config, trust_remote_code=trust_remote_code
+        )
+        return assignment.identity, partial(score_on_ray, assignment)
+    from bye_audit.model.loading import load_model
+
+    vlm = load_model(
+        model,
+        adapter_dir=adapter_dir,
+        trust_remote_code=trust_remote_code,
+        device=config.device,
+    )
+    return vlm.identity, partial(_score_here, tables, vlm, config, progress)
+
+
+def _score_all(
+    engine: Engine,
+    ledger: Ledger,
     windows: list[Rows],
     summary: ScoreSummary,
     progress: Progress,
 ) -> None:
     num_to_do = sum(map(len, windows))
-    ledger = Ledger(tables, summary, vlm.num_layers, vlm.name, config.commit_seconds)
-    with closing(_scores(tables, vlm, config, windows, summary, progress)) as scores:
+    with closing(engine(windows, summary)) as scores:
         try:
             with progress.task("Scoring", num_to_do) as task:
                 for scored in scores:
@@ -197,22 +224,19 @@ def _score_all(
             ) from error
 
 
-def _scores(
+def _score_here(
     tables: AuditTables,
     vlm: VisionLanguageModel,
     config: ScoreConfig,
+    progress: Progress,
     windows: list[Rows],
     summary: ScoreSummary,
-    progress: Progress,
 ) -> Generator[list[SampleScore]]:
     """Score windows one after the other, while the next ones are being read."""
     from bye_audit.model.check import check_scorer
     from bye_audit.model.scoring import SampleScorer
 
-    answers: Answers = (
-        "all" if config.turns == "all" else "first" if config.plausibility else "none"
-    )
-    reader = WindowReader(tables, tables.version(), vlm.encoder, answers)
+    reader = WindowReader(tables, tables.version(), vlm.encoder, answers_wanted(config))
     num_workers = choose_num_workers(len(windows), config.num_workers)
     with (
         SampleScorer(vlm, config) as scorer,
@@ -235,27 +259,31 @@ def _pick_few(windows: list[Rows]) -> list[int]:
     return list(dict.fromkeys([*windows[0][:2].tolist(), *windows[-1][-2:].tolist()]))
 
 
-def _identity(vlm: VisionLanguageModel, config: ScoreConfig) -> dict[str, str]:
+def _identity(model: ModelIdentity, config: ScoreConfig) -> dict[str, str]:
     """Say what must agree before two samples' scores may be compared."""
     return {
-        "model": vlm.name,
-        "model_digest": vlm.digest,
-        "adapter_digest": vlm.adapter_digest or "none",
-        "dtype": str(vlm.dtype).removeprefix("torch."),
-        "attention": vlm.attention,
+        "model": model.name,
+        "model_digest": model.digest,
+        "adapter_digest": model.adapter_digest or "none",
+        "dtype": model.dtype,
+        "attention": model.attention,
         "layers": "all" if config.layers is None else ",".join(map(str, config.layers)),
         "turns": config.turns,
         "plausibility": str(config.plausibility).lower(),
     }
 
 
-def _claim_columns(tables: AuditTables, vlm: VisionLanguageModel, config: ScoreConfig) -> str:
+def _claim_columns(tables: AuditTables, model: ModelIdentity, config: ScoreConfig) -> str:
     """Add the score columns, or check that those there are this model's; give their run."""
-    identity = _identity(vlm, config)
+    identity = _identity(model, config)
     first = schema.entropy_column(0)
     if first in tables.sample_columns():
         stored = tables.column_metadata(first)
         differing = [key for key, value in identity.items() if stored.get(key) != value]
+        if differing and not tables.num_samples("score_status IS NOT NULL"):
+            # Claimed by a call that scored nothing.
+            _drop_scores(tables)
+            return _claim_columns(tables, model, config)
         if differing:
             details = "; ".join(f"{k} {stored.get(k)}, now {identity[k]}" for k in differing)
             raise StaleStageError(
@@ -270,7 +298,7 @@ def _claim_columns(tables: AuditTables, vlm: VisionLanguageModel, config: ScoreC
             )
     else:
         run_id = new_run_id(STAGE)
-    tables.add_sample_columns(schema.score_fields(vlm.num_layers, {**identity, "run": run_id}))
+    tables.add_sample_columns(schema.score_fields(model.num_layers, {**identity, "run": run_id}))
     return run_id
 
 
@@ -287,14 +315,15 @@ def _drop_scores(tables: AuditTables) -> None:
 
 
 def _record(
-    vlm: VisionLanguageModel, config: ScoreConfig, summary: ScoreSummary, tables: AuditTables
+    model: ModelIdentity, config: ScoreConfig, summary: ScoreSummary, tables: AuditTables
 ) -> dict[str, Any]:
     return {
-        **_identity(vlm, config),
-        "revision": vlm.revision,
-        "device": vlm.device.type,
-        "num_layers": vlm.num_layers,
-        "num_heads": vlm.num_heads,
+        **_identity(model, config),
+        "revision": model.revision,
+        "engine": config.engine,
+        "device": model.device,
+        "num_layers": model.num_layers,
+        "num_heads": model.num_heads,
         "reuses_prefixes": summary.reuses_prefixes,
         "check": summary.check,
         "num_ok": summary.num_ok,

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from bye_audit.config import ScoreConfig
 from bye_audit.schema import ScoreStatus
 from bye_audit.store.tables import AuditTables
 
@@ -27,6 +28,13 @@ Rows = NDArray[np.int64]
 Answers = Literal["none", "first", "all"]
 WINDOW = 128
 """Samples read at once: their images are in memory together, no others."""
+
+
+def answers_wanted(config: ScoreConfig) -> Answers:
+    """Tell how much of what follows a prompt has to go through the model with it."""
+    if config.turns == "all":
+        return "all"
+    return "first" if config.plausibility else "none"
 
 
 def plan_windows(tables: AuditTables, *, retries_errors: bool) -> list[Rows]:

@@ -9,7 +9,9 @@ import time
 
 import pytest
 
-HEAVY = ("torch", "transformers", "peft", "lancedb", "lance", "sklearn", "duckdb", "matplotlib")
+HEAVY = (
+    "torch", "transformers", "peft", "lancedb", "lance", "sklearn", "duckdb", "matplotlib", "ray",
+)  # fmt: skip
 SNIPPETS = {
     "import": "import bye_audit",
     "open": "from bye_audit import Audit; Audit.open('nowhere')",

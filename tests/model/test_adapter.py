@@ -19,7 +19,7 @@ from transformers import (
 
 from bye_audit.config import FinetuneConfig
 from bye_audit.model.adapter import put_fresh_adapter
-from bye_audit.model.loading import ignoring_future_warnings
+from bye_audit.model.quiet import ignoring_future_warnings
 from bye_audit.model.targets import find_projector, find_targets
 
 ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}

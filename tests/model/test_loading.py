@@ -18,7 +18,8 @@ from bye_audit.errors import (
     UnsupportedModelError,
 )
 from bye_audit.model.attention import AttentionProbe
-from bye_audit.model.loading import load_model, model_digest
+from bye_audit.model.files import model_digest
+from bye_audit.model.loading import load_model
 from bye_audit.model.lora import train_lora
 
 
