@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import socket
 import sys
 import warnings
 from collections.abc import Generator, Iterator
@@ -248,16 +249,24 @@ def _connect(ray: Any, config: ScoreConfig) -> None:
             "include_dashboard": False,
         }
     try:
+        _knock(config.ray_address or "")
         with _quiet_native_part(), warnings.catch_warnings():
             # Ray forks to start its own processes, which have no use for Lance.
             warnings.filterwarnings("ignore", message="lance is not fork-safe")
             ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise ConfigError(
             f"Ray at {config.ray_address or 'this machine'} does not answer: {error}",
-            hint="Give --ray-address the address of a running cluster, as HOST:6379 or auto; "
-            "without it a Ray of its own is started.",
+            hint="Give --ray-address auto on a machine of the cluster, or HOST:6379 (with "
+            "RAY_AUTH_MODE=token where it asks for a token); without it Ray is started here.",
         ) from error
+
+
+def _knock(address: str) -> None:
+    """Fail where nobody listens; Ray would wait there for more than ten minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdigit():
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -346,6 +347,20 @@ def test_without_the_extra_one_sentence_says_what_to_install(
     assert "needs Ray, which is not installed" in result.stderr
     assert "pip install 'bye-audit[ray]'" in result.stderr
     assert schema.entropy_column(0) not in tables.sample_columns()
+
+
+@needs_ray
+def test_an_address_where_nobody_listens_is_named() -> None:
+    import ray
+
+    from bye_audit.score.ray_engine import _connect
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        config = ScoreConfig(engine="ray", ray_address=address, gpus_per_worker=0)
+        with pytest.raises(ConfigError, match=f"Ray at {address} does not answer"):
+            _connect(ray, config)
 
 
 def test_settings_of_ray_need_ray() -> None:
