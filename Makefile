@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check fix schemas clean
+.PHONY: demo test check fix schemas conformance clean
 .DEFAULT_GOAL := test
 
 demo: $(STAMP)  ## the whole job on data and a model that come with the package
@@ -26,6 +26,9 @@ fix: $(STAMP)  ## format and mend what can be mended without thought
 
 schemas: $(STAMP)  ## write schemas/ again from the code
 	$(BIN)/python -c 'from pathlib import Path; from bye_audit.schema import write_schemas; write_schemas(Path("schemas"))'
+
+conformance: $(STAMP)  ## hold the probe against eager attention on every architecture; write the page
+	$(BIN)/python -m conformance --write docs/conformance.md
 
 clean:  ## remove the virtual environment and every cache
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
