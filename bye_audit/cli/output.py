@@ -101,9 +101,9 @@ def describe_score(summary: ScoreSummary) -> list[str]:
     checked = [summary.check] if summary.check else []
     return [
         *checked,
-        f"Scored {count(summary.num_done, 'sample')} in {format_seconds(summary.seconds)}: "
-        f"{summary.num_ok:,} ok, {summary.num_not_scorable:,} not scorable, "
-        f"{summary.num_errors:,} failed.",
+        f"Scored {count(summary.num_done, 'sample')} in {format_seconds(summary.seconds)} "
+        f"({format_seconds(summary.model_seconds)} in the model): {summary.num_ok:,} ok, "
+        f"{summary.num_not_scorable:,} not scorable, {summary.num_errors:,} failed.",
         f"All {sum(summary.totals.values()):,} samples: "
         + ", ".join(f"{number:,} {status}" for status, number in summary.totals.items()),
     ]

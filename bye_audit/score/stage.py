@@ -27,7 +27,7 @@ from bye_audit.progress import SILENT, Progress
 from bye_audit.schema import ScoreStatus
 from bye_audit.score.ledger import Ledger, ScoreSummary
 from bye_audit.score.work import Rows, WindowReader, answers_wanted, plan_windows
-from bye_audit.score.workers import choose_num_workers, read_windows
+from bye_audit.score.workers import choose_num_workers, read_windows, set_threads
 from bye_audit.store.tables import AuditTables, new_run_id, sql_text
 
 if TYPE_CHECKING:
@@ -236,6 +236,7 @@ def _score_here(
     from bye_audit.model.check import check_scorer
     from bye_audit.model.scoring import SampleScorer
 
+    set_threads()
     reader = WindowReader(tables, tables.version(), vlm.encoder, answers_wanted(config))
     num_workers = choose_num_workers(len(windows), config.num_workers)
     with (

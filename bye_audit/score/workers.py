@@ -28,6 +28,13 @@ def count_cores() -> int:
     return int(cpu_count())
 
 
+def set_threads() -> None:
+    """Let torch use the cores that are really there: a container may have fewer than it shows."""
+    import torch
+
+    torch.set_num_threads(min(torch.get_num_threads(), count_cores()))
+
+
 def choose_num_workers(num_windows: int, wanted: int | None) -> int:
     """Choose how many processes read ahead: as told, else one core is left to the model."""
     if wanted is not None:
