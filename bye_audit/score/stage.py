@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from bye_audit import schema
 from bye_audit.config import ScoreConfig
 from bye_audit.errors import (
+    ConfigError,
     EmptySourceError,
     InterruptedStageError,
     StaleStageError,
@@ -95,11 +96,13 @@ def score_samples(
             hint=f"Run `bye-audit ingest {tables.uri} SOURCE...` first.",
         )
     started = time.monotonic()
-    if restart:
-        _drop_scores(tables)
     identity, engine = _choose_engine(
         tables, model, adapter_dir, config, trust_remote_code, progress
     )
+    _require_layers(identity, config)
+    if restart:
+        # Only now: a slip of the pen in the command must not cost the scores there are.
+        _drop_scores(tables)
     run_id = _claim_columns(tables, identity, config)
     windows = plan_windows(tables, retries_errors=config.retry_errors)
     summary = ScoreSummary(run_id)
@@ -199,6 +202,14 @@ def _choose_engine(
         device=config.device,
     )
     return vlm.identity, partial(_score_here, tables, vlm, config, progress)
+
+
+def _require_layers(model: ModelIdentity, config: ScoreConfig) -> None:
+    if config.layers is not None and max(config.layers) >= model.num_layers:
+        raise ConfigError(
+            f"{model.name} has no layer {max(config.layers)}: it has 0 to {model.num_layers - 1}.",
+            hint="Choose --layers among these.",
+        )
 
 
 def _score_all(

@@ -12,7 +12,13 @@ from support.stored import add_sample, make_audit
 
 from bye_audit import schema
 from bye_audit.config import FinetuneConfig, ScoreConfig
-from bye_audit.errors import EmptySourceError, InterruptedStageError, ModelError, StaleStageError
+from bye_audit.errors import (
+    ConfigError,
+    EmptySourceError,
+    InterruptedStageError,
+    ModelError,
+    StaleStageError,
+)
 from bye_audit.finetune import StoredConversations, finetune_provisional
 from bye_audit.model.attention import AttentionProbe
 from bye_audit.model.likelihood import answer_log_likelihood
@@ -268,3 +274,14 @@ def test_scores_of_another_kernel_or_of_other_layers_are_not_mixed(
     with pytest.raises(StaleStageError, match="layers 1, now all"):
         score_samples(tables, str(tiny_vlm_dir), None, ScoreConfig(plausibility=False))
     assert tables.column_metadata("entropy_00")["attention"] == "sdpa"
+
+
+def test_a_restart_that_cannot_begin_keeps_the_scores_there_are(
+    tables: AuditTables, tiny_vlm_dir: Path
+) -> None:
+    score_samples(tables, str(tiny_vlm_dir), None, ScoreConfig(plausibility=False))
+    with pytest.raises(ConfigError, match="no layer 99: it has 0 to 2"):
+        score_samples(tables, str(tiny_vlm_dir), None, ScoreConfig(layers=(99,)), restart=True)
+    with pytest.raises(ConfigError, match="no device"):
+        score_samples(tables, str(tiny_vlm_dir), None, ScoreConfig(device="no"), restart=True)
+    assert tables.num_samples("score_status = 'ok'") == 8
