@@ -236,8 +236,7 @@ def query(audit: str, sql: str, output_format: str, out: str | None, limit: int 
     """Answer one SELECT over the tables of AUDIT.
 
     The views are samples, images, quarantine, runs, head_scores and, where all turns were scored,
-    turn_scores. A query can neither write
-    nor read any file.
+    turn_scores. A query can neither write nor read any file.
     """
     from bye_audit.cli.answers import write_answer
 

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bye_audit.core.entropy import attention_entropy
 from bye_audit.errors import ProbeMismatchError, UnsupportedModelError
 from bye_audit.model.decoder import view_decoder
 from bye_audit.model.encodings import Encoding
@@ -172,10 +173,7 @@ def _from_whole_maps(
         row_K = by_layer[layer][0, :, -1].double().mean(0).cpu().numpy()
         seen_K = np.where(is_image_K, row_K, 0.0)
         mass_L[layer] = seen_K.sum()
-        share = seen_K / mass_L[layer] if mass_L[layer] else np.full_like(seen_K, np.nan)
-        entropy_L[layer] = -np.where(
-            share > 0, share * np.log(np.where(share > 0, share, 1)), share
-        ).sum()
+        entropy_L[layer] = attention_entropy(seen_K)[0]
     return entropy_L, mass_L
 
 

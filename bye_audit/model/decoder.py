@@ -50,8 +50,6 @@ class DecoderView:
     """Model inputs to (B, K) booleans: keys that stand for the image."""
     forward_names: frozenset[str]
     """Parameters of the model's forward pass."""
-    image_token_id: int | None = None
-    """The token that stands for one image feature in a prompt, where there is one."""
     is_generic: bool = True
     """Whether no adapter was needed."""
     takes_batches: bool = True
@@ -156,5 +154,4 @@ def view_prompt_tokens(model: Any, image_token_id: int | None = None) -> Decoder
         num_layers=int(model.config.get_text_config(decoder=True).num_hidden_layers),
         find_image=find_image,
         forward_names=forward_names(model),
-        image_token_id=image_token_id,
     )

@@ -29,7 +29,7 @@ class Encoding:
     """One conversation as tensors: the prompt, and what follows it."""
 
     inputs: dict[str, Tensor]
-    """What the processor made of the prompt, batch of one; images of later turns appended."""
+    """What the processor made of the prompt, batch of one."""
     system_length: int
     """Prompt positions before anything the user said or showed."""
     image_end: int = 0
@@ -42,6 +42,8 @@ class Encoding:
     """The first answer and all later turns."""
     labels: list[int] = field(default_factory=list)
     """``continuation_ids`` where an assistant speaks, else ignored."""
+    later_inputs: dict[str, Tensor] = field(default_factory=dict)
+    """What it made of the images of later turns."""
     answers: tuple[tuple[int, int], ...] = ()
     """Where each answer begins in ``continuation_ids`` and how many positions it has."""
 
@@ -102,7 +104,10 @@ def collate(encodings: Sequence[Encoding], pad_id: int, *, with_answers: bool) -
         if after:
             ids_BS[row, prompt_length:stop] = torch.tensor(after)
             labels_BS[row, prompt_length:stop] = torch.tensor(encoding.labels)
-        for name, value in encoding.inputs.items():
+        given = encoding.inputs
+        if with_answers and encoding.later_inputs:
+            given = join_inputs(encoding.inputs, encoding.later_inputs)
+        for name, value in given.items():
             if name in ("input_ids", "attention_mask"):
                 continue
             if name in _FOLLOWS_TOKENS and value.shape[:2] == (1, encoding.prompt_length):
@@ -118,6 +123,15 @@ def collate(encodings: Sequence[Encoding], pad_id: int, *, with_answers: bool) -
     inputs = {"input_ids": ids_BS, "attention_mask": seen_BS}
     inputs |= {name: stack(values) for name, values in others.items()}
     return Batch(inputs, labels_BS, system_BS, prompt_length)
+
+
+def join_inputs(first: dict[str, Tensor], more: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Put the images of one stretch of a conversation behind those of another."""
+    joined = {
+        name: stack([first[name], value]) if name in first else value
+        for name, value in more.items()
+    }
+    return first | joined
 
 
 def stack(values: list[Tensor]) -> Tensor:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from bye_audit.model.encodings import IGNORED_LABEL, Batch, Encoding, collate, stack
+from bye_audit.model.encodings import IGNORED_LABEL, Batch, Encoding, collate, join_inputs
 from bye_audit.model.image_cache import RememberingImageProcessor
 from bye_audit.schema import IMAGE_PLACEHOLDER
 
@@ -132,6 +132,7 @@ class ConversationEncoder:
         ids: list[int] = []
         labels: list[int] = []
         spans: list[tuple[int, int]] = []
+        later: dict[str, Tensor] = {}
         done, position = num_prompt_images, prompt
         for turn in range(first, first + 1 if answers == "first" else len(messages)):
             if messages[turn]["role"] != "assistant":
@@ -139,7 +140,8 @@ class ConversationEncoder:
             lead, answer = self._split_turn(messages, turn, position)
             if lead:
                 num_images = sum(images_in[_after_previous_answer(messages, turn) : turn])
-                lead_ids = self._lead_ids(lead, images[done : done + num_images], inputs)
+                lead_ids, shown = self._lead(lead, images[done : done + num_images])
+                later = join_inputs(later, shown)
                 done += num_images
                 ids += lead_ids
                 labels += [IGNORED_LABEL] * len(lead_ids)
@@ -153,6 +155,7 @@ class ConversationEncoder:
             continuation_ids=ids,
             labels=labels,
             answers=tuple(spans),
+            later_inputs=later,
         )
 
     def collate(self, encodings: Sequence[Encoding], *, with_answers: bool) -> Batch:
@@ -294,17 +297,14 @@ class ConversationEncoder:
             return "", content if isinstance(content, str) else content[0]["text"]
         raise ConversationError("the chat template rewrites earlier turns")
 
-    def _lead_ids(
-        self, text: str, images: list[Image.Image], inputs: dict[str, Tensor]
-    ) -> list[int]:
+    def _lead(self, text: str, images: list[Image.Image]) -> tuple[list[int], dict[str, Tensor]]:
+        """Ids of what stands before a later answer, and what its images become."""
         if not images:
-            return self._tokens(text)
+            return self._tokens(text), {}
         made = self._process(text, images, is_start=False)
-        ids: list[int] = made["input_ids"][0].tolist()
-        for name, value in made.items():
-            if value.shape != made["input_ids"].shape:
-                inputs[name] = stack([inputs[name], value]) if name in inputs else value
-        return ids
+        shape = made["input_ids"].shape
+        shown = {name: value for name, value in made.items() if value.shape != shape}
+        return made["input_ids"][0].tolist(), shown
 
     def _answer_ids(self, text: str) -> tuple[list[int], list[int]]:
         ids = self._tokens(text)

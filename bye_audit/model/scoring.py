@@ -212,9 +212,10 @@ class SampleScorer:
     @contextmanager
     def _in_model(self, encodings: list[Encoding], speaker: str) -> Iterator[None]:
         """Count the time; let a prompt that is alone take what was made of its image before."""
-        is_alone = len(encodings) == 1 and encodings[0].image_ids
+        first = encodings[0]
+        is_alone = len(encodings) == 1 and first.image_ids and not first.later_inputs
         started = time.monotonic()
-        with self._images[speaker].about(encodings[0].image_ids) if is_alone else nullcontext():
+        with self._images[speaker].about(first.image_ids) if is_alone else nullcontext():
             yield
         self.model_seconds += time.monotonic() - started
 
@@ -248,17 +249,14 @@ class SampleScorer:
     def _measure_group(self, encodings: list[Encoding]) -> _Measured:
         """Measure questions packed behind the prefix that they share."""
         has_answers = any(encoding.continuation_ids for encoding in encodings)
-        started = time.monotonic()
-        reading, logits = self._ask(encodings, is_deep=has_answers)
-        self.model_seconds += time.monotonic() - started
+        with self._in_model(encodings, "adapter"):
+            reading, logits = self._ask(encodings, is_deep=has_answers)
         logp = base = np.full(len(encodings), np.nan)
         if has_answers:
             logp = first_answer_logp(logits, encodings)
             if self._vlm.has_adapter:
-                started = time.monotonic()
-                with self._vlm.without_adapter():
+                with self._vlm.without_adapter(), self._in_model(encodings, "base"):
                     _, logits = self._ask(encodings, is_deep=True)
-                self.model_seconds += time.monotonic() - started
                 base = first_answer_logp(logits, encodings)
         return _Measured(reading, logp, base)
 

@@ -113,7 +113,8 @@ class TrainingSamples(torch.utils.data.Dataset[Encoding]):
             return None
         if not encoding.labels or encoding.length > self._max_length:
             return None
-        size = sum(value.nbytes for value in encoding.inputs.values())
+        tensors = (*encoding.inputs.values(), *encoding.later_inputs.values())
+        size = sum(value.nbytes for value in tensors)
         if self._cached_bytes + size <= _CACHE_BYTES:
             self._cache[index] = encoding
             self._cached_bytes += size

@@ -78,11 +78,12 @@ def test_images_of_later_turns_follow_those_of_the_prompt(vlm: VisionLanguageMod
         {"role": "assistant", "content": "white"},
     ]
     encoding = vlm.encoder.encode(Conversation(turns, [grey(10), grey(250)]))
-    pixels = encoding.inputs["pixel_values"]
+    batch = vlm.encoder.collate([encoding], with_answers=True)
+    pixels = batch.inputs["pixel_values"]
     assert pixels.shape[0] == 2
     assert pixels[0].mean() < pixels[1].mean()
+    assert encoding.inputs["pixel_values"].shape[0] == 1, "a prompt comes with its own images only"
     assert encoding.continuation_ids.count(vlm.encoder.image_token_id or -1) == 81
-    batch = vlm.encoder.collate([encoding], with_answers=True)
     with torch.no_grad():
         assert torch.isfinite(vlm.model(**batch.inputs).logits).all()
     prompt_only = vlm.encoder.encode(Conversation(turns, [grey(10), grey(250)]), "none")

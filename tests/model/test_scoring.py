@@ -188,6 +188,31 @@ def test_an_image_seen_again_without_packing_is_encoded_once(vlm: VisionLanguage
         assert found[name].entropy_L == pytest.approx(one.entropy_L, abs=2e-6)
 
 
+def test_images_of_later_turns_are_not_taken_for_those_of_another_conversation(
+    vlm: VisionLanguageModel,
+) -> None:
+    first, second, third = (drawn.images[0] for drawn in draw_conversations(3))
+    config = ScoreConfig(turns="all")
+    samples = []
+    for name, later in {"i1": second, "i2": third}.items():
+        messages = [
+            {"role": "user", "content": "<image>\nWhat?"},
+            {"role": "assistant", "content": "red"},
+            {"role": "user", "content": "<image>\nAnd this?"},
+            {"role": "assistant", "content": "blue"},
+        ]
+        conversation = Conversation(messages, [first, later], ["i0", name])
+        samples.append(prepare_sample(vlm.encoder, name, conversation, "all"))
+    together = score(vlm, samples, config)
+    for sample in samples:
+        (alone,) = score(vlm, [sample], config).values()
+        (turn,), (expected,) = together[alone.sample_id].later_turns, alone.later_turns
+        np.testing.assert_array_equal(turn.entropy_L, expected.entropy_L)
+        assert turn.num_image_tokens == 162
+    one, other = (scored.later_turns[0].entropy_L for scored in together.values())
+    assert not np.allclose(one, other)
+
+
 @pytest.mark.parametrize("name", ["paligemma", "qwen3_5", "lfm2_vl", "llava_next", "idefics3"])
 def test_kept_image_features_change_no_bit(name: str) -> None:
     load_all()
