@@ -1,13 +1,13 @@
 """What a detector is given, what it answers and what it must tell its readers.
 
-Shapes: N = samples, L = decoder layers.
+Shapes: N = samples, B = samples of a batch, L = decoder layers, H = heads of a layer.
 """
 
 # ruff: noqa: N815 - fields carry the shape suffixes of the legend above
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -24,6 +24,43 @@ FloatArray = NDArray[np.float64]
 OnLayer = Callable[[int], None]
 
 
+HEAD_STATISTICS = ("image_entropy", "system_mass", "image_mass", "text_mass")
+"""What ``score`` keeps of every head: entropy in nats over the image tokens, and the shares of
+attention on the spans of the prompt, in [0, 1]."""
+
+
+class HeadScores(Protocol):
+    """Statistics of every head, a batch of samples at a time: all at once may not fit in memory."""
+
+    @property
+    def num_layers(self) -> int:
+        """Decoder layers L."""
+        ...
+
+    @property
+    def num_heads(self) -> int:
+        """Heads H of a layer."""
+        ...
+
+    def batches(
+        self, names: Sequence[str]
+    ) -> Iterator[tuple[NDArray[np.integer], dict[str, NDArray[np.float32]]]]:
+        """Read some of :data:`HEAD_STATISTICS` of every sample, each sample once.
+
+        Parameters
+        ----------
+        names
+            Statistics to read.
+
+        Yields
+        ------
+        tuple
+            Rows of the evidence, shape (B,), and each statistic's values, shape (B, L, H), NaN
+            where a head has none.
+        """
+        ...
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evidence:
     """What ``score`` measured of the scored samples; NaN stands for a value that does not exist.
@@ -37,12 +74,15 @@ class Evidence:
     answer_logp_N, answer_logp_base_N
         Mean log-likelihood of the sample's own answer, in nats a token, under the provisional model
         and under its base model. None where they were not computed.
+    heads
+        Statistics of every head; None where there are none.
     """
 
     entropy_NL: NDArray[np.floating]
     num_image_tokens_N: NDArray[np.integer] | None = None
     answer_logp_N: NDArray[np.floating] | None = None
     answer_logp_base_N: NDArray[np.floating] | None = None
+    heads: HeadScores | None = None
 
     @property
     def has_varying_tokens(self) -> bool:

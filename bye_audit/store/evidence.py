@@ -10,8 +10,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from bye_audit import schema
-from bye_audit.core.detectors import Evidence
+from bye_audit.core.detection import Evidence
 from bye_audit.errors import NumericError, StageNotRunError
+from bye_audit.store.heads import StoredHeadScores
 from bye_audit.store.tables import AuditTables
 
 _ENTROPY_NAME = re.compile(rf"{schema.ENTROPY_PREFIX}(\d+)")
@@ -44,8 +45,9 @@ def read_evidence(tables: AuditTables) -> ScoredSamples:
     Parameters
     ----------
     tables
-        Reads ``sample_id``, ``score_status``, ``num_image_tokens``, ``entropy_*`` and, where they
-        exist, ``answer_logp`` and ``answer_logp_base``.
+        Reads ``sample_id``, ``score_status``, ``score_run``, ``num_image_tokens``, ``entropy_*``
+        and, where they exist, ``answer_logp`` and ``answer_logp_base``. Statistics of heads are
+        read when a detector asks for them.
 
     Returns
     -------
@@ -64,12 +66,13 @@ def read_evidence(tables: AuditTables) -> ScoredSamples:
     _require_complete(tables, layers, present)
     entropy_names = [schema.entropy_column(layer) for layer in layers]
     has_logp = all(name in present for name in _LOGP_COLUMNS)
-    columns = ["sample_id", "num_image_tokens", *entropy_names]
+    columns = ["sample_id", "score_run", "num_image_tokens", *entropy_names]
     table = tables.read_samples([*columns, *(_LOGP_COLUMNS if has_logp else ())], _SCORED)
     entropy_by_layer = [_floats(table, name) for name in entropy_names]
     logp = {name: _floats(table, name) for name in _LOGP_COLUMNS} if has_logp else {}
     # Columns that exist but were never filled: plausibility was switched off.
     has_values = bool(logp) and all(np.isfinite(values).any() for values in logp.values())
+    heads = StoredHeadScores(tables, table["sample_id"], table["score_run"])
     tokens = table["num_image_tokens"].fill_null(0).to_numpy()
     return ScoredSamples(
         sample_id=table["sample_id"],
@@ -78,6 +81,7 @@ def read_evidence(tables: AuditTables) -> ScoredSamples:
             num_image_tokens_N=tokens,
             answer_logp_N=logp["answer_logp"] if has_values else None,
             answer_logp_base_N=logp["answer_logp_base"] if has_values else None,
+            heads=heads if heads.num_heads else None,
         ),
         num_layers=len(layers),
     )

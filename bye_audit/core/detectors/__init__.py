@@ -1,0 +1,27 @@
+"""The rules that turn a sample's evidence into suspicion, and a dataset's into a decision.
+
+Every detector answers one of three things (:class:`bye_audit.schema.Decision`): no evidence, an
+inconclusive picture in which nothing is removed, or suspected poison with the samples it suspects.
+"""
+
+from bye_audit.core.detection import Detection, Detector, Evidence
+from bye_audit.core.detectors.bye import BYE, bye_suspicion, detect_bye
+from bye_audit.core.detectors.plausibility import (
+    PLAUSIBILITY,
+    detect_plausibility,
+    plausibility_suspicion,
+)
+
+__all__ = [
+    "DETECTORS",
+    "Detection",
+    "Detector",
+    "Evidence",
+    "bye_suspicion",
+    "detect_bye",
+    "detect_plausibility",
+    "plausibility_suspicion",
+]
+
+DETECTORS: dict[str, Detector] = {detector.name: detector for detector in (BYE, PLAUSIBILITY)}
+"""Every detector by name."""
