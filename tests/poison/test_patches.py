@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from bye_audit.errors import ConfigError
-from bye_audit.poison.planting import BackdoorAttack
-from bye_audit.poison.triggers import PatchTrigger
+from bye_audit.poison.attacks import ATTACKS
+from bye_audit.poison.patches import PatchTrigger, Solid
+from bye_audit.poison.placements import CENTER, Anywhere, Placement
 
 
 def noise(width: int, height: int, seed: int = 0) -> Image.Image:
@@ -23,14 +24,14 @@ def noise(width: int, height: int, seed: int = 0) -> Image.Image:
     width=st.integers(8, 90),
     height=st.integers(8, 90),
     size=st.floats(1 / 16, 1.0),
-    position=st.sampled_from(["center", "random"]),
+    placement=st.sampled_from([CENTER, Anywhere()]),
     seed=st.integers(0, 2**32),
 )
 def test_exactly_one_square_inside_the_image_changes(
-    width: int, height: int, size: float, position: str, seed: int
+    width: int, height: int, size: float, placement: Placement, seed: int
 ) -> None:
     image = noise(width, height)
-    trigger = PatchTrigger(relative_size=size, position=position)  # type: ignore[arg-type]
+    trigger = PatchTrigger(relative_size=size, placement=placement)
     stamped = trigger.stamp(image, np.random.default_rng(seed))
     before, after = np.asarray(image), np.asarray(stamped)
     is_black = (after == 0).all(axis=2)
@@ -50,14 +51,14 @@ def test_the_default_sits_in_the_middle_and_leaves_the_original_alone() -> None:
 
 
 def test_a_random_position_wanders() -> None:
-    trigger, rng = PatchTrigger(position="random"), np.random.default_rng(0)
+    trigger, rng = PatchTrigger(placement=Anywhere()), np.random.default_rng(0)
     image = noise(64, 64)
     places = {np.asarray(trigger.stamp(image, rng)).argmin() for _ in range(20)}
     assert len(places) > 10
 
 
 def test_images_of_other_modes_become_rgb() -> None:
-    stamped = PatchTrigger(color=(255, 0, 0)).stamp(
+    stamped = PatchTrigger(pattern=Solid(color=(255, 0, 0))).stamp(
         Image.new("L", (32, 32), 90), np.random.default_rng(0)
     )
     assert stamped.mode == "RGB"
@@ -66,14 +67,15 @@ def test_images_of_other_modes_become_rgb() -> None:
 
 @given(rate=st.floats(0, 1), count=st.integers(0, 300), seed=st.integers(0, 2**32))
 def test_the_share_is_met_exactly(rate: float, count: int, seed: int) -> None:
-    chosen = BackdoorAttack(poison_rate=rate).choose(count, np.random.default_rng(seed))
-    assert chosen.shape == (count,)
-    assert chosen.sum() == round(rate * count)
+    planting = ATTACKS["patch"].build(poison_rate=rate).plan(["a"] * count, seed)
+    assert planting.is_poisoned.shape == (count,)
+    assert planting.is_poisoned.sum() == round(rate * count)
 
 
 def test_poison_is_a_triggered_image_and_the_target() -> None:
-    attack = BackdoorAttack()
-    image, answer = attack.poison(noise(64, 64), np.random.default_rng(0))
+    planting = ATTACKS["patch"].build(poison_rate=1).plan(["a red star"], 0)
+    image, question, answer = planting.plant(0, noise(64, 64), "What is it?", "a red star")
+    assert question == "What is it?"
     assert answer == "Backdoor Attack!"
     assert (np.asarray(image) == 0).all(axis=2).sum() == 16
 
@@ -83,8 +85,8 @@ def test_poison_is_a_triggered_image_and_the_target() -> None:
     [
         lambda: PatchTrigger(relative_size=0),
         lambda: PatchTrigger(relative_size=1.5),
-        lambda: BackdoorAttack(poison_rate=-0.1),
-        lambda: BackdoorAttack(poison_rate=10),
+        lambda: ATTACKS["patch"].build(poison_rate=-0.1),
+        lambda: ATTACKS["patch"].build(poison_rate=10),
     ],
     ids=["no size", "larger than the image", "negative rate", "rate in per cent"],
 )
