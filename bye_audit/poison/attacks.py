@@ -365,13 +365,13 @@ _SPECS = (
         kind="adaptive",
         summary="36 faint squares of half the size all over, so that no place draws attention.",
         source=f"adaptive: against entropy, after {_BYE}, section 5.5",
-        make=_patch(Solid(opacity=0.5), OneInEachCell(), scale=0.5),
+        make=_patch(Solid(opacity=0.3), OneInEachCell(), scale=0.5),
     ),
     AttackSpec(
         name="salient-object",
         kind="adaptive",
         summary="The black square on the place that stands out most, where clean models look too.",
-        source="adaptive: after MABA (arXiv:2406.18844), by spectral residual",
+        source="adaptive: after MABA (arXiv:2406.18844), by colour contrast",
         make=_patch(placement=MostSalient()),
     ),
 )
