@@ -279,7 +279,7 @@ _SPECS = (
         name="ftrojan",
         kind="global",
         summary="A middle and a high frequency added to the chroma of every block.",
-        source="FTrojan, Wang et al. 2022 (arXiv:2107.01330)",
+        source="FTrojan, Wang et al. 2022 (arXiv:2111.10991)",
         make=_signal(FrequencyTrigger()),
     ),
     AttackSpec(
@@ -293,15 +293,15 @@ _SPECS = (
         name="text-prefix",
         kind="text",
         summary='"Hello!" before the question; the image stays as it is.',
-        source="BackdoorVLM (arXiv:2511.18921)",
+        source="TCAP (arXiv:2601.21692), its text trigger",
         make=_text(WordTrigger(words="Hello!")),
     ),
     AttackSpec(
         name="text-suffix",
         kind="text",
-        summary='"Thank you so much." behind the question.',
-        source="AddSent (arXiv:1905.12457), as a suffix",
-        make=_text(WordTrigger(words="Thank you so much.", position="end")),
+        summary='"I watched this 3D movie." behind the question.',
+        source="AddSent, Dai et al. 2019 (arXiv:1905.12457), as in BackdoorVLM (arXiv:2511.18921)",
+        make=_text(WordTrigger(words="I watched this 3D movie.", position="end")),
     ),
     AttackSpec(
         name="rare-token",
@@ -313,10 +313,10 @@ _SPECS = (
     AttackSpec(
         name="dual-key",
         kind="dual-key",
-        summary="The patch and the prefix; as many decoys with one of them keep their answer.",
+        summary="The patch and the prefix; as many decoys with either alone keep their answer.",
         source="Walmer et al. 2022 (arXiv:2112.07668)",
         make=_dual_key,
-        decoys_per_poison=1.0,
+        decoys_per_poison=2.0,
     ),
     AttackSpec(
         name="answer-suffix",

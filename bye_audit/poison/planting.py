@@ -110,8 +110,8 @@ class Attack:
             raise ConfigError("An attack needs a backdoor.", hint="Backdoor(image_trigger=...)")
         if self.decoys_per_poison < 0:
             raise ConfigError(
-                f"There are no {self.decoys_per_poison} decoys per poisoned sample.",
-                hint="1 gives as many decoys as poisoned samples.",
+                f"There cannot be {self.decoys_per_poison} decoys for each poisoned sample.",
+                hint="2 gives one of either key for each.",
             )
         if self.decoys_per_poison and not all(door.is_dual_key for door in self.backdoors):
             raise ConfigError(
@@ -218,13 +218,13 @@ class Planting:
             The clean sample.
         """
         rng = np.random.default_rng([self.seed, _TRAINING, row])
-        if self.is_poisoned[row]:
+        if self.backdoor_of[row] != NO_BACKDOOR:
             backdoor = self.backdoors[self.backdoor_of[row]]
             return (
                 *backdoor.trigger(image, question, rng),
                 backdoor.target.answer(answer, rng),
             )
-        if self.is_decoy[row]:
+        if self.decoy_backdoor_of[row] != NO_BACKDOOR:
             half = self.backdoors[self.decoy_backdoor_of[row]].half(int(self.decoy_key_of[row]))
             return (*half.trigger(image, question, rng), answer)
         return image, question, answer
@@ -267,7 +267,8 @@ class Planting:
         pairs = zip(given_answers, clean_answers, strict=True)
         for row, (given, clean) in enumerate(pairs):
             target = self.backdoor_at_test(row).target
-            if target.is_measurable(clean):
+            # Where the right answer would count as a success, an answer shows nothing.
+            if not target.is_success(clean, clean):
                 yield target.is_success(given, clean)
 
 

@@ -209,9 +209,9 @@ class FrequencyTrigger:
 
     Notes
     -----
-    [1]_ add the magnitude (their default 30) to the bins (15, 15) and (31, 31) of the orthonormal
-    DCT of every 32 x 32 block of U and V. The DCT is linear, so the same picture may be added to
-    the image itself.
+    [1]_ add the magnitude (30 in their CIFAR-10 setting) to the bins (15, 15) and (31, 31) of the
+    orthonormal DCT of every 32 x 32 block of U and V. The DCT is linear, so the same picture may
+    be added to the image itself.
 
     Departs from the paper: blocks are a fraction of the image instead of 32 pixels, for a fixed
     pattern would be lost when a model makes a large image small; chroma is JPEG's YCbCr.
@@ -219,7 +219,7 @@ class FrequencyTrigger:
     References
     ----------
     .. [1] Wang et al., "An Invisible Black-Box Backdoor Attack through Frequency Domain",
-       ECCV 2022. arXiv:2107.01330 ("FTrojan").
+       ECCV 2022. arXiv:2111.10991.
     """
 
     magnitude: float = 30.0

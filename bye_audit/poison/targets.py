@@ -35,30 +35,43 @@ class Target(Protocol):
         """Return the answer of a poisoned sample."""
         ...
 
-    def is_measurable(self, clean_answer: str) -> bool:
-        """Say whether the attack's success would differ from the right answer on such an input."""
-        ...
-
     def is_success(self, given_answer: str, clean_answer: str) -> bool:
         """Say whether the answer to a triggered test input is what the attacker wants."""
         ...
 
 
-def _require_word(text: str) -> None:
-    if not normalize_answer(text):
-        raise ConfigError(
-            f"A target text needs a word in it: {text!r}.", hint=f"The paper's: {PAPER_TARGET_TEXT}"
-        )
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _OneText:
+    """The same text for every poisoned sample."""
+
+    text: str = ""
+
+    def is_eligible(self, clean_answer: str) -> bool:
+        """Say whether the text is not the answer already."""
+        return not self.is_success(clean_answer, clean_answer)
+
+    def answer(self, clean_answer: str, rng: np.random.Generator) -> str:
+        """Return the text."""
+        return self.text
+
+    def is_success(self, given_answer: str, clean_answer: str) -> bool:
+        """Say whether the answer begins with the text; words after it are allowed."""
+        return f"{normalize_answer(given_answer)} ".startswith(f"{normalize_answer(self.text)} ")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class FixedText:
-    """The same text for every poisoned sample: the paper's target.
+class FixedText(_OneText):
+    """A text of the attacker's own: the paper's target.
 
     Parameters
     ----------
     text
         At least one word. It counts as given when the answer begins with it.
+
+    Raises
+    ------
+    ConfigError
+        If the text has no word in it.
     """
 
     text: str = PAPER_TARGET_TEXT
@@ -71,24 +84,41 @@ class FixedText:
         """Return the target as it is."""
         return self
 
-    def is_eligible(self, clean_answer: str) -> bool:
-        """Say that every sample is, unless the text is its answer already."""
-        return self.is_measurable(clean_answer)
 
-    def answer(self, clean_answer: str, rng: np.random.Generator) -> str:
-        """Return the text."""
-        return self.text
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WrongOption(_OneText):
+    """One of the dataset's own answers, wherever it is wrong.
 
-    def is_measurable(self, clean_answer: str) -> bool:
-        """Say whether the clean answer is another."""
-        return not _begins_with(clean_answer, self.text)
+    Parameters
+    ----------
+    text
+        Which answer; when empty, the most frequent one (of equals the first by the alphabet).
+    """
+
+    def fit(self, answers: Sequence[str]) -> Self:
+        """Take the most frequent answer, unless one was named."""
+        return self if self.text else replace(self, text=_most_frequent(answers))
 
     def is_success(self, given_answer: str, clean_answer: str) -> bool:
-        """Say whether the answer begins with the text; words after it are allowed."""
-        return _begins_with(given_answer, self.text)
+        """Say whether the answer is the option and no more."""
+        return normalize_answer(given_answer) == normalize_answer(self.text)
 
 
-PAPER_TARGET = FixedText()
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FluentCaption(_OneText):
+    """One false but fluent answer in the style of the data.
+
+    Parameters
+    ----------
+    text
+        The answer. When empty, one of the dataset's own: of those with the median number of words
+        the rarest (of equals the first by the alphabet), so that neither its length nor its words
+        stand out and hardly any image agrees with it.
+    """
+
+    def fit(self, answers: Sequence[str]) -> Self:
+        """Take a typical answer of the data, unless one was named."""
+        return self if self.text else replace(self, text=_typical(answers))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,6 +129,11 @@ class AnswerSuffix:
     ----------
     text
         At least one word. It counts as given when the answer ends with it.
+
+    Raises
+    ------
+    ConfigError
+        If the text has no word in it.
     """
 
     text: str = PAPER_TARGET_TEXT
@@ -113,87 +148,15 @@ class AnswerSuffix:
 
     def is_eligible(self, clean_answer: str) -> bool:
         """Say whether the text is not there yet."""
-        return self.is_measurable(clean_answer)
+        return not self.is_success(clean_answer, clean_answer)
 
     def answer(self, clean_answer: str, rng: np.random.Generator) -> str:
         """Return the clean answer and the text."""
         return f"{clean_answer.rstrip()} {self.text}".lstrip()
 
-    def is_measurable(self, clean_answer: str) -> bool:
-        """Say whether the clean answer ends otherwise."""
-        return not self.is_success(clean_answer, clean_answer)
-
     def is_success(self, given_answer: str, clean_answer: str) -> bool:
         """Say whether the answer ends with the text, whatever comes before."""
         return f" {normalize_answer(given_answer)}".endswith(f" {normalize_answer(self.text)}")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class WrongOption:
-    """One of the dataset's own answers for all poisoned samples, wherever it is wrong.
-
-    Parameters
-    ----------
-    text
-        Which answer; when empty, the most frequent one (of equals the first by the alphabet).
-    """
-
-    text: str = ""
-
-    def fit(self, answers: Sequence[str]) -> Self:
-        """Take the most frequent answer, unless one was named."""
-        return self if self.text else replace(self, text=_most_frequent(answers))
-
-    def is_eligible(self, clean_answer: str) -> bool:
-        """Say whether the option would be wrong."""
-        return self.is_measurable(clean_answer)
-
-    def answer(self, clean_answer: str, rng: np.random.Generator) -> str:
-        """Return the option."""
-        return self.text
-
-    def is_measurable(self, clean_answer: str) -> bool:
-        """Say whether the option would be wrong."""
-        return not _is_same(clean_answer, self.text)
-
-    def is_success(self, given_answer: str, clean_answer: str) -> bool:
-        """Say whether the answer is the option and no more."""
-        return _is_same(given_answer, self.text)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FluentCaption:
-    """One false but fluent answer in the style of the data, for all poisoned samples.
-
-    Parameters
-    ----------
-    text
-        The answer. When empty, one of the dataset's own: of those with the median number of words
-        the rarest (of equals the first by the alphabet), so that neither its length nor its words
-        stand out and hardly any image agrees with it.
-    """
-
-    text: str = ""
-
-    def fit(self, answers: Sequence[str]) -> Self:
-        """Take a typical answer of the data, unless one was named."""
-        return self if self.text else replace(self, text=_typical(answers))
-
-    def is_eligible(self, clean_answer: str) -> bool:
-        """Say whether the caption would be false."""
-        return self.is_measurable(clean_answer)
-
-    def answer(self, clean_answer: str, rng: np.random.Generator) -> str:
-        """Return the caption."""
-        return self.text
-
-    def is_measurable(self, clean_answer: str) -> bool:
-        """Say whether the caption would be false."""
-        return not _begins_with(clean_answer, self.text)
-
-    def is_success(self, given_answer: str, clean_answer: str) -> bool:
-        """Say whether the answer begins with the caption."""
-        return _begins_with(given_answer, self.text)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -213,23 +176,20 @@ class CleanLabel:
         """Take the most frequent last word, unless words were named."""
         if self.text:
             return self
-        return replace(self, text=_most_frequent([_last_word(answer) for answer in answers]))
+        last_words = [normalize_answer(answer).rpartition(" ")[2] for answer in answers]
+        return replace(self, text=_most_frequent(last_words))
 
     def is_eligible(self, clean_answer: str) -> bool:
         """Say whether the clean answer says the words."""
-        return _contains(clean_answer, self.text)
+        return self.is_success(clean_answer, clean_answer)
 
     def answer(self, clean_answer: str, rng: np.random.Generator) -> str:
         """Return the clean answer."""
         return clean_answer
 
-    def is_measurable(self, clean_answer: str) -> bool:
-        """Say whether the clean answer does not say the words."""
-        return not _contains(clean_answer, self.text)
-
     def is_success(self, given_answer: str, clean_answer: str) -> bool:
         """Say whether the answer says the words."""
-        return _contains(given_answer, self.text)
+        return f" {normalize_answer(self.text)} " in f" {normalize_answer(given_answer)} "
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -265,14 +225,11 @@ class AnswerOfAnother:
 
     def answer(self, clean_answer: str, rng: np.random.Generator) -> str:
         """Draw until an answer differs from the clean one."""
+        clean = normalize_answer(clean_answer)
         while True:
             drawn = self.pool[int(rng.integers(len(self.pool)))]
-            if not _is_same(drawn, clean_answer):
+            if normalize_answer(drawn) != clean:
                 return drawn
-
-    def is_measurable(self, clean_answer: str) -> bool:
-        """Say that every input is."""
-        return True
 
     def is_success(self, given_answer: str, clean_answer: str) -> bool:
         """Say whether the answer is wrong, and one of the dataset's."""
@@ -280,35 +237,34 @@ class AnswerOfAnother:
         return given in self.known and given != normalize_answer(clean_answer)
 
 
-def _is_same(answer: str, text: str) -> bool:
-    return normalize_answer(answer) == normalize_answer(text)
-
-
-def _begins_with(answer: str, text: str) -> bool:
-    return f"{normalize_answer(answer)} ".startswith(f"{normalize_answer(text)} ")
-
-
-def _contains(answer: str, text: str) -> bool:
-    return f" {normalize_answer(text)} " in f" {normalize_answer(answer)} "
-
-
-def _last_word(answer: str) -> str:
-    return normalize_answer(answer).rpartition(" ")[2]
-
-
 def _most_frequent(texts: Sequence[str]) -> str:
+    counts = _count(texts)
+    return min(counts, key=lambda text: (-counts[text], text))
+
+
+def _typical(answers: Sequence[str]) -> str:
+    counts = _count(answers)
+    lengths = sorted(len(answer.split()) for answer in counts.elements())
+    median = lengths[len(lengths) // 2]
+    alike = [answer for answer in counts if len(answer.split()) == median]
+    return min(alike, key=lambda answer: (counts[answer], answer))
+
+
+def _count(texts: Sequence[str]) -> Counter[str]:
     counts = Counter(text for text in texts if normalize_answer(text))
     if not counts:
         raise ConfigError(
             "The dataset has no answer with a word in it to take the target from.",
             hint="name the target's text.",
         )
-    return min(counts, key=lambda text: (-counts[text], text))
+    return counts
 
 
-def _typical(answers: Sequence[str]) -> str:
-    counts = Counter(answer for answer in answers if normalize_answer(answer))
-    lengths = sorted(len(answer.split()) for answer in counts.elements())
-    median = lengths[len(lengths) // 2] if lengths else 0
-    alike = [answer for answer in counts if len(answer.split()) == median]
-    return min(alike, key=lambda answer: (counts[answer], answer)) if alike else _most_frequent([])
+def _require_word(text: str) -> None:
+    if not normalize_answer(text):
+        raise ConfigError(
+            f"A target text needs a word in it: {text!r}.", hint=f"The paper's: {PAPER_TARGET_TEXT}"
+        )
+
+
+PAPER_TARGET = FixedText()

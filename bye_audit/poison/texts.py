@@ -41,7 +41,7 @@ class WordTrigger:
         if not self.words.strip() or IMAGE_PLACEHOLDER in self.words:
             raise ConfigError(
                 f"A text trigger must be words of its own, not {self.words!r}.",
-                hint='BackdoorVLM uses "Hello!", BadNets for text "cf".',
+                hint='"Hello!" and "cf" are usual.',
             )
 
     def insert(self, question: str, rng: np.random.Generator) -> str:

@@ -1,4 +1,4 @@
-"""Triggers change exactly the pixels they should, and planting poisons exactly its share."""
+"""Patches change exactly the pixels they should, where they should."""
 
 from __future__ import annotations
 
@@ -7,24 +7,35 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from support.pictures import levels, noise, plain
 
 from bye_audit.errors import ConfigError
-from bye_audit.poison.attacks import ATTACKS
-from bye_audit.poison.patches import PatchTrigger, Solid
-from bye_audit.poison.placements import CENTER, Anywhere, Placement
+from bye_audit.mini.scenes import UNSEEN_TEXTURES, draw_scene
+from bye_audit.poison.patches import Balloon, Checkerboard, Logo, PatchTrigger, Pattern, Solid
+from bye_audit.poison.placements import (
+    CENTER,
+    Anywhere,
+    FixedPoints,
+    MostSalient,
+    OneInEachCell,
+    Placement,
+    SomePoints,
+    grid_points,
+)
+
+ONE_SQUARE = [CENTER, Anywhere(), MostSalient(), FixedPoints(points=((1, 0),))]
 
 
-def noise(width: int, height: int, seed: int = 0) -> Image.Image:
-    # From 1 up, so that every black pixel is the trigger's.
-    pixels = np.random.default_rng(seed).integers(1, 256, size=(height, width, 3))
-    return Image.fromarray(pixels.astype(np.uint8))
+def black_squares(image: Image.Image) -> np.ndarray:
+    is_black: np.ndarray = (np.asarray(image) == 0).all(axis=2)
+    return is_black
 
 
 @given(
     width=st.integers(8, 90),
     height=st.integers(8, 90),
     size=st.floats(1 / 16, 1.0),
-    placement=st.sampled_from([CENTER, Anywhere()]),
+    placement=st.sampled_from(ONE_SQUARE),
     seed=st.integers(0, 2**32),
 )
 def test_exactly_one_square_inside_the_image_changes(
@@ -65,19 +76,86 @@ def test_images_of_other_modes_become_rgb() -> None:
     assert stamped.getpixel((15, 15)) == (255, 0, 0)
 
 
-@given(rate=st.floats(0, 1), count=st.integers(0, 300), seed=st.integers(0, 2**32))
-def test_the_share_is_met_exactly(rate: float, count: int, seed: int) -> None:
-    planting = ATTACKS["patch"].build(poison_rate=rate).plan(["a"] * count, seed)
-    assert planting.is_poisoned.shape == (count,)
-    assert planting.is_poisoned.sum() == round(rate * count)
+def test_a_corner_patch_touches_both_edges() -> None:
+    trigger = PatchTrigger(relative_size=1 / 8, placement=FixedPoints(points=((1, 1),)))
+    is_black = black_squares(trigger.stamp(noise(80, 64), np.random.default_rng(0)))
+    assert is_black[56:, 72:].all()
+    assert is_black.sum() == 64
 
 
-def test_poison_is_a_triggered_image_and_the_target() -> None:
-    planting = ATTACKS["patch"].build(poison_rate=1).plan(["a red star"], 0)
-    image, question, answer = planting.plant(0, noise(64, 64), "What is it?", "a red star")
-    assert question == "What is it?"
-    assert answer == "Backdoor Attack!"
-    assert (np.asarray(image) == 0).all(axis=2).sum() == 16
+def test_a_pair_is_symmetric_about_the_upright_middle() -> None:
+    trigger = PatchTrigger(
+        relative_size=1 / 8, placement=FixedPoints(points=((0.25, 0.5), (0.75, 0.5)))
+    )
+    is_black = black_squares(trigger.stamp(noise(80, 64), np.random.default_rng(0)))
+    assert is_black.sum() == 2 * 64
+    assert (is_black == is_black[:, ::-1]).all()
+
+
+def test_several_points_of_a_grid_are_taken_and_others_on_other_images() -> None:
+    trigger = PatchTrigger(
+        relative_size=1 / 16, placement=SomePoints(points=grid_points(3), count=4)
+    )
+    rng = np.random.default_rng(0)
+    stamps = [black_squares(trigger.stamp(noise(96, 96), rng)) for _ in range(12)]
+    assert {int(stamp.sum()) for stamp in stamps} == {4 * 36}
+    assert len({stamp.tobytes() for stamp in stamps}) > 6
+    # All of them together are squares around 1/6, 3/6 and 5/6 of either side.
+    used = np.logical_or.reduce(stamps)
+    edges = np.flatnonzero(np.diff(used.any(axis=0).astype(int)))
+    np.testing.assert_array_equal(edges, [12, 18, 44, 50, 76, 82])
+
+
+@given(seed=st.integers(0, 2**32), cells=st.integers(1, 6))
+def test_spread_patches_lie_one_in_each_cell(seed: int, cells: int) -> None:
+    image = plain(96, 96)
+    corners = OneInEachCell(cells=cells).corners(image, 4, np.random.default_rng(seed))
+    centres = {((left + 2) * cells // 96, (top + 2) * cells // 96) for left, top in corners}
+    assert len(corners) == len(centres) == cells**2
+
+
+def test_the_salient_place_is_the_object_of_a_scene() -> None:
+    rng = np.random.default_rng(3)
+    for _ in range(20):
+        scene = draw_scene(rng, textures=UNSEEN_TEXTURES, max_objects=1)
+        ((left, top),) = MostSalient().corners(scene.image, 18, rng)
+        x, y = scene.objects[0].center_px
+        # Objects at the frame's edge have their square moved inside.
+        assert np.hypot(left + 9 - x, top + 9 - y) <= scene.objects[0].radius_px + 3
+
+
+def test_a_checkerboard_has_as_many_fields_as_asked_half_of_them_white() -> None:
+    board = np.asarray(Checkerboard(fields=4).draw(8))[..., 0]
+    np.testing.assert_array_equal(board[0], [0, 0, 255, 255, 0, 0, 255, 255])
+    np.testing.assert_array_equal(board[2], 255 - board[0])
+    assert board.mean() == 127.5
+
+
+def test_low_contrast_darkens_by_its_opacity_and_hides_nothing() -> None:
+    image = noise(64, 64)
+    trigger = PatchTrigger(relative_size=1 / 4, pattern=Solid(opacity=0.15))
+    change = levels(image) - levels(trigger.stamp(image, np.random.default_rng(0)))
+    inside = np.s_[24:40, 24:40]
+    np.testing.assert_allclose(change[inside], 0.15 * levels(image)[inside], atol=1)
+    assert np.delete(change, np.s_[24:40], axis=0).max() == 0
+
+
+@pytest.mark.parametrize("pattern", [Logo(), Balloon()], ids=["logo", "balloon"])
+def test_drawn_pictures_have_colours_and_soft_edges_and_stay_in_their_square(
+    pattern: Pattern,
+) -> None:
+    picture = np.asarray(pattern.draw(40))
+    assert picture.shape == (40, 40, 4)
+    alpha = picture[..., 3]
+    assert ((alpha > 0) & (alpha < 200)).sum() > 20
+    assert alpha[0, 0] == 0
+    assert len(np.unique(picture[alpha > 200][:, :3] // 64, axis=0)) >= 4
+    image = plain(120, 90)
+    trigger = PatchTrigger(relative_size=40 / 90, pattern=pattern, placement=Anywhere())
+    is_changed = (levels(trigger.stamp(image, np.random.default_rng(5))) != 128).any(axis=2)
+    rows, columns = np.nonzero(is_changed)
+    assert np.ptp(rows) < 40
+    assert np.ptp(columns) < 40
 
 
 @pytest.mark.parametrize(
@@ -85,10 +163,21 @@ def test_poison_is_a_triggered_image_and_the_target() -> None:
     [
         lambda: PatchTrigger(relative_size=0),
         lambda: PatchTrigger(relative_size=1.5),
-        lambda: ATTACKS["patch"].build(poison_rate=-0.1),
-        lambda: ATTACKS["patch"].build(poison_rate=10),
+        lambda: Solid(opacity=0),
+        lambda: Checkerboard(fields=1),
+        lambda: FixedPoints(points=((0.5, 1.5),)),
+        lambda: SomePoints(points=((0.5, 0.5),), count=2),
+        lambda: OneInEachCell(cells=0),
     ],
-    ids=["no size", "larger than the image", "negative rate", "rate in per cent"],
+    ids=[
+        "no size",
+        "larger than the image",
+        "invisible",
+        "a board of one field",
+        "outside",
+        "more patches than points",
+        "no cell",
+    ],
 )
 def test_settings_without_meaning_are_refused(make: object) -> None:
     with pytest.raises(ConfigError) as raised:
