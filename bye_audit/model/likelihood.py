@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,6 +17,70 @@ from torch import Tensor
 from bye_audit.model.encodings import Batch, Encoding, order_by_length
 from bye_audit.model.loading import VisionLanguageModel
 from bye_audit.model.prompts import Conversation
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a model makes of one given answer.
+
+    Parameters
+    ----------
+    logp
+        Mean log-likelihood of the answer's tokens in nats, at most 0; NaN where there is none.
+    is_given
+        Whether the model itself, always taking its likeliest token, would answer exactly this.
+    """
+
+    logp: float
+    is_given: bool
+
+
+def read_replies(
+    vlm: VisionLanguageModel,
+    conversations: Sequence[Conversation],
+    *,
+    use_adapter: bool = True,
+    batch_size: int = 16,
+) -> list[Reply]:
+    """Ask a model how likely the first answer of each conversation is and whether it is its own.
+
+    One forward pass tells what a model would generate, as long as only one answer is in question.
+
+    Parameters
+    ----------
+    vlm
+        The model.
+    conversations
+        What was asked and answered.
+    use_adapter
+        Whether the provisional adapter speaks, or the model below it.
+    batch_size
+        Conversations a forward pass.
+
+    Returns
+    -------
+    list[Reply]
+        In the order of ``conversations``. The token that ends the answer counts.
+    """
+    replies = [Reply(float("nan"), False)] * len(conversations)
+    encodings = [vlm.encoder.encode(conversation, "first") for conversation in conversations]
+    with nullcontext() if use_adapter else vlm.without_adapter():
+        for chosen in order_by_length(encodings, batch_size):
+            part = [encodings[index] for index in chosen]
+            logits_BSV = last_logits(vlm, vlm.encoder.collate(part, with_answers=True))
+            for index, logits_SV, encoding in zip(chosen, logits_BSV, part, strict=True):
+                replies[index] = _reply(logits_SV, encoding)
+    return replies
+
+
+def _reply(logits_SV: Tensor, encoding: Encoding) -> Reply:
+    if not encoding.answers:
+        return Reply(float("nan"), False)
+    logp_SV, label_S = _answer_tokens(logits_SV, encoding, 0)
+    if not len(label_S):
+        return Reply(float("nan"), False)
+    mean = logp_SV.gather(1, label_S[:, None]).mean().item()
+    return Reply(mean, bool((logp_SV.argmax(-1) == label_S).all()))
 
 
 def answer_log_likelihood(
@@ -44,14 +109,8 @@ def answer_log_likelihood(
         At most 0, higher is likelier; NaN where there is no answer. The token that ends the
         answer counts.
     """
-    result = np.full(len(conversations), np.nan)
-    encodings = [vlm.encoder.encode(conversation, "first") for conversation in conversations]
-    with nullcontext() if use_adapter else vlm.without_adapter():
-        for chosen in order_by_length(encodings, batch_size):
-            part = [encodings[index] for index in chosen]
-            batch = vlm.encoder.collate(part, with_answers=True)
-            result[chosen] = first_answer_logp(last_logits(vlm, batch), part)
-    return result
+    replies = read_replies(vlm, conversations, use_adapter=use_adapter, batch_size=batch_size)
+    return np.array([reply.logp for reply in replies], dtype=np.float64)
 
 
 @torch.inference_mode()
@@ -88,10 +147,16 @@ def first_answer_logp(
 
 def answer_logp(logits_SV: Tensor, encoding: Encoding, turn: int = 0) -> float:
     """Mean log-likelihood of one answer's tokens; logits start at the last prompt position."""
-    start, length = encoding.answers[turn]
-    labels_S = torch.tensor(encoding.labels[start : start + length], device=logits_SV.device)
-    chosen_S = labels_S >= 0
-    if not chosen_S.any():
+    logp_SV, label_S = _answer_tokens(logits_SV, encoding, turn)
+    if not len(label_S):
         return float("nan")
-    logp_SV = torch.log_softmax(logits_SV[start : start + length][chosen_S].float(), -1)
-    return logp_SV.gather(1, labels_S[chosen_S][:, None]).mean().item()
+    return logp_SV.gather(1, label_S[:, None]).mean().item()
+
+
+def _answer_tokens(logits_SV: Tensor, encoding: Encoding, turn: int) -> tuple[Tensor, Tensor]:
+    """Log-probabilities at the places that predict one answer's tokens, and those tokens."""
+    start, length = encoding.answers[turn]
+    label_S = torch.tensor(encoding.labels[start : start + length], device=logits_SV.device)
+    is_taught_S = label_S >= 0
+    logp_SV = torch.log_softmax(logits_SV[start : start + length][is_taught_S].float(), -1)
+    return logp_SV, label_S[is_taught_S]
