@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from support.pictures import noise
+from support.pictures import levels, noise, plain
 
 from bye_audit.poison.attacks import ATTACKS
 from bye_audit.poison.targets import FixedText
@@ -79,6 +79,25 @@ def test_patches_follow_the_size_that_is_asked_for(name: str) -> None:
     is_sized = "relative_size" in repr(small)
     assert (small != large) == is_sized
     assert is_sized == (ATTACKS[name].kind not in {"global", "sample-specific", "text"})
+
+
+@pytest.mark.parametrize(
+    ("name", "num_changed"),
+    [("patch", 16**2), ("fixed-dual", 2 * 16**2), ("entropy-spreading", 36 * 8**2)],
+)
+def test_many_and_small_patches_keep_their_proportion(name: str, num_changed: int) -> None:
+    trigger = ATTACKS[name].build(relative_size=1 / 16).backdoors[0].image_trigger
+    assert trigger is not None
+    stamped = trigger.stamp(plain(256, 256), np.random.default_rng(0))
+    assert (levels(stamped) != 128).any(axis=2).sum() == num_changed
+
+
+def test_a_balloon_is_twice_as_large_as_a_patch() -> None:
+    trigger = ATTACKS["natural-object"].build(relative_size=1 / 8).backdoors[0].image_trigger
+    assert trigger is not None
+    is_changed = (levels(trigger.stamp(plain(256, 256), np.random.default_rng(0))) != 128).any(2)
+    # From the top of the balloon to the end of its string, with a little room at either end.
+    assert 56 <= is_changed.any(axis=1).sum() <= 64
 
 
 def test_attacks_are_defined_by_their_values() -> None:
