@@ -142,6 +142,46 @@ class DetectConfig:
         )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ConfirmConfig:
+    """How hard suspicions are put to the test."""
+
+    representatives: int = 4
+    """Suspects of a group whose triggers are looked for."""
+    recipients: int = 64
+    """Unsuspicious samples that what is found is tried on."""
+    min_chance: float = 0.5
+    """Chance of carrying the answer over that a trigger has at the least."""
+    confidence: float = 0.99
+    """Chance that this bound holds, over all groups together."""
+    max_groups: int = 8
+    """Groups of suspects that are looked into."""
+    min_group: int = 3
+    """Fewest suspects with one kind of answer that are a group."""
+    max_suspects: int = 20_000
+    """Most suspects that are looked at, the most suspicious first."""
+    probes: int = 32
+    """Samples that are questioned where no detector suspects any: those that come nearest to it."""
+    batch_size: int = 32
+    """Questions a forward pass."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse settings that confirm nothing."""
+        _check(
+            {
+                "--representatives must be at least 1": self.representatives >= 1,
+                "--recipients must be at least 16": self.recipients >= 16,
+                "--min-chance must be in (0, 1)": 0 < self.min_chance < 1,
+                "--confidence must be in (0, 1)": 0 < self.confidence < 1,
+                "--max-groups must be at least 1": self.max_groups >= 1,
+                "--min-group must be at least 2": self.min_group >= 2,
+                "--probes must be at least 0": self.probes >= 0,
+                "--batch-size must be at least 1": self.batch_size >= 1,
+            }
+        )
+
+
 def _check(rules: Mapping[str, bool]) -> None:
     broken = [rule for rule, holds in rules.items() if not holds]
     if broken:

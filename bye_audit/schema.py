@@ -18,8 +18,9 @@ IMAGES = "images"
 QUARANTINE = "quarantine"
 HEAD_SCORES = "head_scores"
 TURN_SCORES = "turn_scores"
+TRIGGERS = "triggers"
 RUNS = "runs"
-TABLES = (SAMPLES, IMAGES, QUARANTINE, HEAD_SCORES, TURN_SCORES, RUNS)
+TABLES = (SAMPLES, IMAGES, QUARANTINE, HEAD_SCORES, TURN_SCORES, TRIGGERS, RUNS)
 
 IMAGE_PLACEHOLDER = "<image>"
 
@@ -46,6 +47,22 @@ class Decision(StrEnum):
     NO_EVIDENCE = "no_evidence"
     INCONCLUSIVE = "inconclusive"
     POISON_SUSPECTED = "poison_suspected"
+
+
+class Intervention(StrEnum):
+    """What ``confirm`` found out about one sample by changing it; null means it was not asked."""
+
+    TRIGGERED = "triggered"
+    CONTENT = "content"
+    UNKNOWN = "unknown"
+
+
+class Finding(StrEnum):
+    """What ``confirm`` found out about a group of suspects."""
+
+    CONFIRMED = "confirmed"
+    UNCONFIRMED = "unconfirmed"
+    NOT_LEARNT = "not_learnt"
 
 
 class Reason(StrEnum):
@@ -89,6 +106,7 @@ def image_mass_column(layer: int) -> str:
 ENTROPY_PREFIX = "entropy_"
 IMAGE_MASS_PREFIX = "image_mass_"
 SCORE_COLUMNS = ("score_status", "score_error", "score_run")
+INTERVENTION_COLUMNS = ("intervention", "intervention_drop", "confirm_run")
 VERDICT_COLUMNS = ("verdict", "reason", "suspicion", "detector_score", "filter_run")
 
 
@@ -192,6 +210,29 @@ def turn_scores_schema() -> pa.Schema:
     )
 
 
+def triggers_schema() -> pa.Schema:
+    """One row per group of suspects that ``confirm`` investigated; made where it ran.
+
+    ``record`` is JSON: what was tried on how many samples and how often it worked. ``crop`` is a
+    PNG of what was carried over, null where that is no part of an image.
+    """
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            pa.field("confirm_run", pa.string(), nullable=False),
+            pa.field("group", pa.int32(), nullable=False),
+            pa.field("finding", pa.string(), nullable=False),
+            pa.field("answer", pa.string(), nullable=False),
+            pa.field("is_whole_answer", pa.bool_(), nullable=False),
+            pa.field("kind", pa.string()),
+            pa.field("num_suspects", pa.int32(), nullable=False),
+            pa.field("record", pa.string(), nullable=False),
+            pa.field("crop", pa.large_binary()),
+        ]
+    )
+
+
 def runs_schema() -> pa.Schema:
     """One row a finished stage: what ran, on what, with which settings and outcome."""
     import pyarrow as pa
@@ -220,6 +261,21 @@ def score_fields(num_layers: int, metadata: dict[str, str]) -> list[pa.Field]:
         ]
     fields += [pa.field("answer_logp", pa.float32()), pa.field("answer_logp_base", pa.float32())]
     return fields
+
+
+def intervention_fields() -> list[pa.Field]:
+    """Columns ``confirm`` adds to ``samples``, null for samples that were not asked.
+
+    ``intervention_drop`` is what taking a trigger off takes from the mean log-likelihood of the
+    sample's own answer, in nats a token; higher is worse.
+    """
+    import pyarrow as pa
+
+    return [
+        pa.field("intervention", pa.string()),
+        pa.field("intervention_drop", pa.float32()),
+        pa.field("confirm_run", pa.string()),
+    ]
 
 
 def verdict_fields() -> list[pa.Field]:
@@ -326,6 +382,7 @@ def tables_description() -> dict[str, Any]:
         QUARANTINE: quarantine_schema(),
         HEAD_SCORES: head_scores_schema(),
         TURN_SCORES: turn_scores_schema(),
+        TRIGGERS: triggers_schema(),
         RUNS: runs_schema(),
     }
     return {

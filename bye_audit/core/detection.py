@@ -176,6 +176,8 @@ class Detector:
         Whether low scores are the suspicious ones.
     limits
         What it cannot see, one sentence each.
+    is_witness
+        Whether it judges evidence of its own, so that its suspicion says something to others.
     """
 
     name: str
@@ -184,3 +186,4 @@ class Detector:
     score_label: str
     is_low_suspicious: bool
     limits: tuple[str, ...]
+    is_witness: bool = True

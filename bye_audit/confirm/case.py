@@ -1,0 +1,196 @@
+"""One audit's suspects: grouped, investigated, and everyone who answers like them asked in turn."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bye_audit import schema
+from bye_audit.config import ConfirmConfig
+from bye_audit.confirm.corpus import SampleText, find_answers, read_texts
+from bye_audit.confirm.exhibits import Exhibit, Interrogator, read_exhibits
+from bye_audit.confirm.hypotheses import Investigation
+from bye_audit.confirm.investigate import (
+    NUM_SCREENED,
+    GroupFinding,
+    find_representatives,
+    investigate,
+)
+from bye_audit.confirm.suspects import SuspectGroup, Suspects, group_suspects
+from bye_audit.confirm.sweep import SweptSample, sweep_sample
+from bye_audit.progress import Progress
+from bye_audit.schema import Finding
+from bye_audit.store.reading import sql_text
+
+if TYPE_CHECKING:
+    from bye_audit.store.tables import AuditTables
+
+# Enough to tell what is common among all samples, however many there are.
+_NUM_OTHERS = 20_000
+# Pictures that a residual is averaged over.
+_NUM_PICTURES = 400
+_NUM_CANDIDATES = 24
+_NUM_SWEEP_RECIPIENTS = 4
+_SWEEP_BATCH = 64
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Group:
+    """A group of suspects with their texts, and its place among the groups."""
+
+    index: int
+    suspects: SuspectGroup
+    texts: Sequence[SampleText]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Case:
+    """What one confirm run is about.
+
+    Parameters
+    ----------
+    tables
+        The audit.
+    num_scored
+        Scored samples.
+    suspects
+        Whom the detectors name.
+    config
+        How hard to ask.
+    run_id
+        Name of the run.
+    """
+
+    tables: AuditTables
+    num_scored: int
+    suspects: Suspects
+    config: ConfirmConfig
+    run_id: str
+
+    def done(self) -> set[int]:
+        """Give the groups that this run has finished before."""
+        return {int(row["group"]) for row in self.tables.read_triggers(self.run_id)}
+
+    def group(self) -> tuple[list[Group], list[SampleText]]:
+        """Group the suspects by their answers, and draw unsuspicious samples to compare with."""
+        numbers = self.suspects.numbers
+        rng = np.random.default_rng([self.config.seed, 0xC0F])
+        rest = np.setdiff1d(np.arange(self.num_scored), numbers)
+        drawn = rng.permutation(rest)[:_NUM_OTHERS]
+        texts = read_texts(self.tables, np.concatenate([numbers, drawn]))
+        suspected, others = texts[: len(numbers)], texts[len(numbers) :]
+        groups = group_suspects(
+            [text.answer for text in suspected],
+            [text.answer for text in others],
+            min_size=self.config.min_group,
+            max_groups=self.config.max_groups,
+        )
+        found = [
+            Group(index=i, suspects=group, texts=[suspected[member] for member in group.members])
+            for i, group in enumerate(groups)
+        ]
+        return found, others
+
+    def close(
+        self,
+        group: Group,
+        others: Sequence[SampleText],
+        num_groups: int,
+        ask: Interrogator,
+        progress: Progress,
+    ) -> None:
+        """Find out what makes a group's answers, sweep if it is a trigger, and write it down."""
+        case = self._open(group, others, ask)
+        # All bounds hold together with the confidence asked for.
+        confidence = 1 - (1 - self.config.confidence) / num_groups
+        finding = investigate(case, confidence, self.config)
+        if finding.finding is Finding.CONFIRMED:
+            self._sweep(group, finding, case, progress)
+        self._write_trigger(group, finding)
+
+    def _open(self, group: Group, others: Sequence[SampleText], ask: Interrogator) -> Investigation:
+        pattern = group.suspects.pattern
+        question = Counter(text.question for text in group.texts).most_common(1)[0][0]
+        strangers = [text for text in others if not pattern.matches(text.answer)]
+        # An answer that a region shows is right for the same question; a trigger does not care.
+        strangers.sort(key=lambda text: text.question == question)
+        wanted = NUM_SCREENED + self.config.recipients
+        candidates = self._read(group.texts[:_NUM_CANDIDATES])
+        return Investigation(
+            pattern=pattern,
+            representatives=find_representatives(candidates, self.config.representatives, ask),
+            members=self._read(group.texts[:_NUM_PICTURES]),
+            others=self._read(strangers[:_NUM_PICTURES]),
+            questions=[text.question for text in group.texts],
+            other_questions=[text.question for text in others],
+            recipients=self._read(strangers[:wanted]),
+            num_screened=NUM_SCREENED,
+            ask=ask,
+        )
+
+    def _sweep(
+        self, group: Group, finding: GroupFinding, case: Investigation, progress: Progress
+    ) -> None:
+        """Ask every sample that answers like the group; commit as it goes."""
+        tag = f"{self.run_id}/{group.index}"
+        asked = self.tables.read_samples(["sample_id"], f"confirm_run = {sql_text(tag)}")
+        done = set(asked["sample_id"].to_pylist())
+        rows = find_answers(self.tables, case.pattern.matches)
+        recipients = case.recipients[:_NUM_SWEEP_RECIPIENTS]
+        with progress.task("Sweeping", len(rows)) as task:
+            for start in range(0, len(rows), _SWEEP_BATCH):
+                part = rows[start : start + _SWEEP_BATCH]
+                exhibits = read_exhibits(self.tables, part, self.tables.version())
+                swept = [
+                    sweep_sample(exhibit, finding.carriers, case.pattern, recipients, case.ask)
+                    for exhibit in exhibits
+                    if exhibit.sample_id not in done
+                ]
+                self._write_interventions(swept, tag)
+                task.advance(len(part))
+
+    def _read(self, texts: Sequence[SampleText]) -> list[Exhibit]:
+        return read_exhibits(self.tables, [text.row for text in texts], self.tables.version())
+
+    def _write_interventions(self, swept: Sequence[SweptSample], tag: str) -> None:
+        import pyarrow as pa
+
+        if not swept:
+            return
+        columns = {
+            "sample_id": pa.array([sample.sample_id for sample in swept], pa.string()),
+            "intervention": pa.array([str(s.intervention) for s in swept], pa.string()),
+            "intervention_drop": pa.array([sample.drop for sample in swept], pa.float32()),
+            "confirm_run": pa.array([tag] * len(swept), pa.string()),
+        }
+        self.tables.update_samples(pa.table(columns))
+
+    def _write_trigger(self, group: Group, finding: GroupFinding) -> None:
+        import pyarrow as pa
+
+        row = {
+            "confirm_run": self.run_id,
+            "group": group.index,
+            "finding": str(finding.finding),
+            "answer": group.suspects.pattern.text,
+            "is_whole_answer": group.suspects.pattern.is_whole,
+            "kind": finding.carriers[0].kind if finding.carriers else None,
+            "num_suspects": len(group.texts),
+            "record": json.dumps(finding.to_json(), ensure_ascii=False, allow_nan=False),
+            "crop": finding.crop_png(),
+        }
+        self.tables.append_triggers(pa.Table.from_pylist([row], schema=schema.triggers_schema()))
+
+
+def claim_columns(tables: AuditTables, run_id: str) -> None:
+    """Add the columns of this run; what another run found out is dropped."""
+    if "confirm_run" in tables.sample_columns():
+        foreign = f"confirm_run IS NOT NULL AND NOT starts_with(confirm_run, {sql_text(run_id)})"
+        if tables.num_samples(foreign):
+            tables.drop_sample_columns(schema.INTERVENTION_COLUMNS)
+    tables.add_sample_columns(schema.intervention_fields())
