@@ -70,6 +70,7 @@ class Reason(StrEnum):
 
     LOW_ENTROPY = "low_attention_entropy"
     IMPLAUSIBLE_ANSWER = "implausible_answer"
+    WITNESSES_AGREE = "witnesses_agree"
     NOT_SUSPICIOUS = "not_suspicious"
     NO_DECISION = "dataset_decision_removes_nothing"
     NOT_SCORABLE = "not_scorable"
@@ -107,7 +108,14 @@ ENTROPY_PREFIX = "entropy_"
 IMAGE_MASS_PREFIX = "image_mass_"
 SCORE_COLUMNS = ("score_status", "score_error", "score_run")
 INTERVENTION_COLUMNS = ("intervention", "intervention_drop", "confirm_run")
-VERDICT_COLUMNS = ("verdict", "reason", "suspicion", "detector_score", "filter_run")
+VERDICT_COLUMNS = (
+    "verdict",
+    "reason",
+    "suspicion",
+    "detector_score",
+    "witnesses",
+    "filter_run",
+)
 
 
 def message_type() -> pa.DataType:
@@ -283,6 +291,7 @@ def verdict_fields() -> list[pa.Field]:
 
     ``suspicion`` is in [0, 1], higher is worse; ``detector_score`` is what the detector's mixture
     was fitted to (aggregated entropy, or likelihood gain). Both are null where there is no value.
+    ``witnesses`` names who suspects the sample, where several were heard.
     """
     import pyarrow as pa
 
@@ -291,6 +300,7 @@ def verdict_fields() -> list[pa.Field]:
         pa.field("reason", pa.string()),
         pa.field("suspicion", pa.float32()),
         pa.field("detector_score", pa.float32()),
+        pa.field("witnesses", pa.string()),
         pa.field("filter_run", pa.string()),
     ]
 

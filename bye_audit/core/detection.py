@@ -76,6 +76,9 @@ class Evidence:
         and under its base model. None where they were not computed.
     heads
         Statistics of every head; None where there are none.
+    intervention_N
+        What ``confirm`` found out, values of :class:`bye_audit.schema.Intervention`, empty for
+        samples that were not asked; None where it was not run.
     """
 
     entropy_NL: NDArray[np.floating]
@@ -83,6 +86,7 @@ class Evidence:
     answer_logp_N: NDArray[np.floating] | None = None
     answer_logp_base_N: NDArray[np.floating] | None = None
     heads: HeadScores | None = None
+    intervention_N: NDArray[np.str_] | None = None
 
     @property
     def has_varying_tokens(self) -> bool:
@@ -128,6 +132,9 @@ class Detection:
         Score at which both components are equally likely, between their means.
     statistics
         Numbers behind the decision, as plain JSON values.
+    witnesses_N
+        For detectors that hear several witnesses: names of those that suspect each sample, joined
+        by ``+``; empty where none does.
     """
 
     detector: str
@@ -141,6 +148,7 @@ class Detection:
     mixture: TwoGaussians | None = None
     cut: float | None = None
     statistics: dict[str, Any] = field(default_factory=dict)
+    witnesses_N: NDArray[np.str_] | None = None
 
     @property
     def sensitive_layers(self) -> tuple[int, ...]:

@@ -321,7 +321,7 @@ def _drop_scores(tables: AuditTables) -> None:
         if name in (*schema.SCORE_COLUMNS, "num_image_tokens", "answer_logp", "answer_logp_base")
         or name.startswith((schema.ENTROPY_PREFIX, schema.IMAGE_MASS_PREFIX))
         # A verdict on scores that are gone would be believed.
-        or name in schema.VERDICT_COLUMNS
+        or name in (*schema.INTERVENTION_COLUMNS, *schema.VERDICT_COLUMNS)
     ]
     tables.drop_sample_columns(names)
 

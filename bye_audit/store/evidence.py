@@ -18,6 +18,7 @@ from bye_audit.store.tables import AuditTables
 _ENTROPY_NAME = re.compile(rf"{schema.ENTROPY_PREFIX}(\d+)")
 _SCORED = f"score_status = '{schema.ScoreStatus.OK}'"
 _LOGP_COLUMNS = ("answer_logp", "answer_logp_base")
+_INTERVENTION = "intervention"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,8 +47,8 @@ def read_evidence(tables: AuditTables) -> ScoredSamples:
     ----------
     tables
         Reads ``sample_id``, ``score_status``, ``score_run``, ``num_image_tokens``, ``entropy_*``
-        and, where they exist, ``answer_logp`` and ``answer_logp_base``. Statistics of heads are
-        read when a detector asks for them.
+        and, where they exist, ``answer_logp``, ``answer_logp_base`` and ``intervention``.
+        Statistics of heads are read when a detector asks for them.
 
     Returns
     -------
@@ -67,7 +68,9 @@ def read_evidence(tables: AuditTables) -> ScoredSamples:
     entropy_names = [schema.entropy_column(layer) for layer in layers]
     has_logp = all(name in present for name in _LOGP_COLUMNS)
     columns = ["sample_id", "score_run", "num_image_tokens", *entropy_names]
-    table = tables.read_samples([*columns, *(_LOGP_COLUMNS if has_logp else ())], _SCORED)
+    optional = [*(_LOGP_COLUMNS if has_logp else ())]
+    optional += [_INTERVENTION] if _INTERVENTION in present else []
+    table = tables.read_samples([*columns, *optional], _SCORED)
     entropy_by_layer = [_floats(table, name) for name in entropy_names]
     logp = {name: _floats(table, name) for name in _LOGP_COLUMNS} if has_logp else {}
     # Columns that exist but were never filled: plausibility was switched off.
@@ -81,6 +84,7 @@ def read_evidence(tables: AuditTables) -> ScoredSamples:
             num_image_tokens_N=tokens,
             answer_logp_N=logp["answer_logp"] if has_values else None,
             answer_logp_base_N=logp["answer_logp_base"] if has_values else None,
+            intervention_N=_interventions(table),
             heads=heads if heads.num_heads else None,
         ),
         num_layers=len(layers),
@@ -108,6 +112,13 @@ def _require_complete(tables: AuditTables, layers: list[int], present: list[str]
             f"{tables.uri} has entropies of layers {layers}, with layers missing between them.",
             hint=f"Run `bye-audit score {tables.uri} --restart`.",
         )
+
+
+def _interventions(table: pa.Table) -> NDArray[np.str_] | None:
+    """Give what was found out about each sample, empty where it was not asked."""
+    if _INTERVENTION not in table.column_names:
+        return None
+    return np.array(table[_INTERVENTION].fill_null("").to_pylist(), dtype=np.str_)
 
 
 def _floats(table: pa.Table, name: str) -> NDArray[np.float64]:

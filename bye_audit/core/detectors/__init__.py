@@ -6,6 +6,7 @@ inconclusive picture in which nothing is removed, or suspected poison with the s
 
 from bye_audit.core.detection import Detection, Detector, Evidence
 from bye_audit.core.detectors.bye import BYE, bye_suspicion, detect_bye
+from bye_audit.core.detectors.consensus import CONSENSUS, detect_consensus
 from bye_audit.core.detectors.plausibility import (
     PLAUSIBILITY,
     detect_plausibility,
@@ -19,9 +20,12 @@ __all__ = [
     "Evidence",
     "bye_suspicion",
     "detect_bye",
+    "detect_consensus",
     "detect_plausibility",
     "plausibility_suspicion",
 ]
 
-DETECTORS: dict[str, Detector] = {detector.name: detector for detector in (BYE, PLAUSIBILITY)}
+DETECTORS: dict[str, Detector] = {
+    detector.name: detector for detector in (BYE, PLAUSIBILITY, CONSENSUS)
+}
 """Every detector by name."""
