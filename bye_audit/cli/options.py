@@ -8,7 +8,13 @@ from typing import Any, TypeVar
 
 import click
 
-from bye_audit.config import QUANTIZATIONS, DetectConfig, FinetuneConfig, ScoreConfig
+from bye_audit.config import (
+    QUANTIZATIONS,
+    ConfirmConfig,
+    DetectConfig,
+    FinetuneConfig,
+    ScoreConfig,
+)
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Decorator = Callable[[Command], Command]
@@ -35,7 +41,8 @@ detector_option = click.option(
     default="bye",
     show_default=True,
     help="bye: collapse of attention, the paper's. plausibility: answers that only the "
-    "fine-tuned model finds likely.",
+    "fine-tuned model finds likely. consensus: what confirm found out, and what the others agree "
+    "on.",
 )
 
 
@@ -209,6 +216,29 @@ def detect_options(command: Command) -> Command:
             "Largest share of the scored samples that may be removed; above it nothing is.",
         ),
         _number("--min-samples", default.min_samples, "Fewest scored samples that are evaluated."),
+    )
+
+
+def confirm_options(command: Command) -> Command:
+    """Add how hard suspicions are put to the test."""
+    default = ConfirmConfig()
+    return _apply(
+        command,
+        _number(
+            "--representatives",
+            default.representatives,
+            "Suspects of a group whose triggers are looked for.",
+        ),
+        _number("--recipients", default.recipients, "Samples that a trigger is tried on."),
+        _number(
+            "--min-chance",
+            default.min_chance,
+            "Chance of carrying its answer over that a trigger has at the least.",
+        ),
+        _number("--confidence", default.confidence, "Chance that this bound holds."),
+        _number("--max-groups", default.max_groups, "Groups of suspects that are looked into."),
+        _number("--min-group", default.min_group, "Fewest suspects that are a group."),
+        _number("--probes", default.probes, "Samples questioned where no detector suspects any."),
     )
 
 

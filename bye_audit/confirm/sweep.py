@@ -11,7 +11,7 @@ from bye_audit.confirm.trials import transplant
 from bye_audit.schema import Intervention
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class SweptSample:
     """What interventions say of one sample.
 
@@ -56,27 +56,23 @@ def sweep_sample(
     Returns
     -------
     SweptSample
-        ``triggered`` if the answer leaves without the trigger and, for triggers that a sample has
-        in a form of its own, its form carries the answer to most recipients; ``content`` if the
-        answer stays; ``unknown`` if the model does not give the answer as it is.
+        ``triggered`` if the model does not give the answer without the trigger and, for triggers
+        that a sample has in a form of its own, its form carries the answer to most recipients;
+        ``content`` if the answer stays; ``unknown`` if the model does not even give it as it is,
+        and nothing is carried over.
     """
     own = [found for carrier in carriers if (found := carrier.found_in(exhibit)) is not None]
     if not own:
-        return SweptSample(
-            sample_id=exhibit.sample_id, intervention=Intervention.CONTENT, drop=None
-        )
+        return SweptSample(exhibit.sample_id, Intervention.CONTENT, None)
     variants = [exhibit, *(carrier.take_off(exhibit) for carrier in own)]
     before, *after = ask.replies(variants, [exhibit.answer] * len(variants))
-    if not before.is_given:
-        return SweptSample(
-            sample_id=exhibit.sample_id, intervention=Intervention.UNKNOWN, drop=None
-        )
     left = [carrier for carrier, reply in zip(own, after, strict=True) if not reply.is_given]
+    otherwise = Intervention.CONTENT if before.is_given else Intervention.UNKNOWN
     is_triggered = any(_carries(carrier, recipients, pattern, ask) for carrier in left)
     return SweptSample(
-        sample_id=exhibit.sample_id,
-        intervention=Intervention.TRIGGERED if is_triggered else Intervention.CONTENT,
-        drop=max(before.logp - reply.logp for reply in after),
+        exhibit.sample_id,
+        Intervention.TRIGGERED if is_triggered else otherwise,
+        max(before.logp - reply.logp for reply in after),
     )
 
 

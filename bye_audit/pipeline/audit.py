@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bye_audit.config import DetectConfig, FinetuneConfig, ScoreConfig
+from bye_audit.config import ConfirmConfig, DetectConfig, FinetuneConfig, ScoreConfig
 from bye_audit.errors import StageNotRunError
 from bye_audit.pipeline.overlays import draw_maps
 from bye_audit.pipeline.provisional import Provisional, find_provisional, resolve_model
@@ -16,6 +16,7 @@ from bye_audit.progress import SILENT, Progress
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from bye_audit.confirm import ConfirmResult
     from bye_audit.core.bsi import LayerProfile
     from bye_audit.filter import FilterResult
     from bye_audit.finetune import FinetuneResult
@@ -58,6 +59,8 @@ class Audit:
     """What the last ``score`` of this object did."""
     profiles: list[LayerProfile] | None = field(default=None, init=False, repr=False)
     """One profile a layer, of the last ``profile`` of this object."""
+    confirmed: ConfirmResult | None = field(default=None, init=False, repr=False)
+    """What the last ``confirm`` of this object found out."""
     filtered: FilterResult | None = field(default=None, init=False, repr=False)
     """Decision and files of the last ``filter`` of this object."""
     report_path: Path | None = field(default=None, init=False, repr=False)
@@ -251,6 +254,43 @@ class Audit:
         self.profiles = profile_stage(self.tables, config or DetectConfig(), self.progress)
         return self
 
+    def confirm(
+        self,
+        config: ConfirmConfig | None = None,
+        *,
+        detect: DetectConfig | None = None,
+        trust_remote_code: bool = False,
+    ) -> Audit:
+        """Ask the provisional model about what the detectors suspect.
+
+        Parameters
+        ----------
+        config
+            How hard to ask.
+        detect
+            Settings of the detectors that name the suspects; the paper's when None.
+        trust_remote_code
+            Run Python code that comes with the model. Only for models whose code you have read.
+
+        Returns
+        -------
+        Audit
+            This object, with ``confirmed`` set.
+        """
+        from bye_audit.confirm import confirm_samples
+
+        provisional = self.provisional()
+        self.confirmed = confirm_samples(
+            self.tables,
+            provisional.model,
+            provisional.adapter_dir,
+            config,
+            detect=detect,
+            trust_remote_code=trust_remote_code,
+            progress=self.progress,
+        )
+        return self
+
     def filter(
         self,
         out_dir: str | Path,
@@ -265,7 +305,7 @@ class Audit:
         out_dir
             Folder for the cleaned split, the removed samples and ``provenance.json``.
         detector
-            ``bye``, the paper's, or ``plausibility``.
+            ``bye``, the paper's, ``plausibility`` or, after ``confirm``, ``consensus``.
         config
             Settings of the detection; the paper's when None.
 
@@ -341,8 +381,8 @@ class Audit:
         ----------
         sql
             One statement in DuckDB's dialect over the views ``samples``, ``images``,
-            ``quarantine``, ``runs``, ``head_scores`` and, where all turns were scored,
-            ``turn_scores``.
+            ``quarantine``, ``runs``, ``head_scores`` and, where they were made, ``turn_scores`` and
+            ``triggers``.
         max_rows
             Cut the answer after so many rows.
 
@@ -382,6 +422,8 @@ class Audit:
         self.finetune(model, finetune, trust_remote_code=trust_remote_code)
         self.score(config=score, trust_remote_code=trust_remote_code)
         self.profile(detect)
+        if detector == "consensus":
+            self.confirm(detect=detect, trust_remote_code=trust_remote_code)
         self.filter(out_dir, detector=detector, config=detect)
         return self.report(Path(out_dir) / "report.html", trust_remote_code=trust_remote_code)
 
