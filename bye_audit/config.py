@@ -164,6 +164,9 @@ class ConfirmConfig:
     """Samples that are questioned where no detector suspects any: those that come nearest to it."""
     batch_size: int = 32
     """Questions a forward pass."""
+    max_share: float = 0.1
+    """Questions to the models, as a share of the passes that scoring took, after which no further
+    group is begun as long as nothing is confirmed."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -177,6 +180,7 @@ class ConfirmConfig:
                 "--max-groups must be at least 1": self.max_groups >= 1,
                 "--min-group must be at least 2": self.min_group >= 2,
                 "--probes must be at least 0": self.probes >= 0,
+                "--max-share must be above 0": self.max_share > 0,
                 "--batch-size must be at least 1": self.batch_size >= 1,
             }
         )

@@ -58,11 +58,17 @@ class Intervention(StrEnum):
 
 
 class Finding(StrEnum):
-    """What ``confirm`` found out about a group of suspects."""
+    """What ``confirm`` found out about a group of suspects.
+
+    Not learnt: the model does not give the suspects' answers itself, so it cannot be asked about
+    them. Not asked: nothing was confirmed in the groups before, and their questions used up what
+    asking may cost.
+    """
 
     CONFIRMED = "confirmed"
     UNCONFIRMED = "unconfirmed"
     NOT_LEARNT = "not_learnt"
+    NOT_ASKED = "not_asked"
 
 
 class Reason(StrEnum):

@@ -28,7 +28,8 @@ def describe_confirm(result: ConfirmResult) -> list[str]:
     who = "that come nearest to suspicion" if result.is_probe else "that a detector suspects"
     lines = [
         f"Questioned {count(len(result.triggers), 'group')} of "
-        f"{count(result.num_suspects, 'sample')} {who}: {count(result.num_confirmed, 'trigger')} confirmed."
+        f"{count(result.num_suspects, 'sample')} {who}: "
+        f"{count(result.num_confirmed, 'trigger')} confirmed."
     ]
     for row in result.triggers:
         lines += _describe_group(row)

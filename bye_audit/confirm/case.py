@@ -22,7 +22,7 @@ from bye_audit.confirm.investigate import (
     investigate,
 )
 from bye_audit.confirm.suspects import SuspectGroup, Suspects, group_suspects
-from bye_audit.confirm.sweep import SweptSample, sweep_sample
+from bye_audit.confirm.sweep import Sweep, SweptSample
 from bye_audit.progress import Progress
 from bye_audit.schema import Finding
 from bye_audit.store.reading import sql_text
@@ -35,7 +35,6 @@ _NUM_OTHERS = 20_000
 # Pictures that a residual is averaged over.
 _NUM_PICTURES = 400
 _NUM_CANDIDATES = 24
-_NUM_SWEEP_RECIPIENTS = 4
 _SWEEP_BATCH = 64
 
 
@@ -141,17 +140,13 @@ class Case:
         asked = self.tables.read_samples(["sample_id"], f"confirm_run = {sql_text(tag)}")
         done = set(asked["sample_id"].to_pylist())
         rows = find_answers(self.tables, case.pattern.matches)
-        recipients = case.recipients[:_NUM_SWEEP_RECIPIENTS]
+        sweep = Sweep(finding.carriers, case.pattern, case.recipients[:NUM_SCREENED], case.ask)
         with progress.task("Sweeping", len(rows)) as task:
             for start in range(0, len(rows), _SWEEP_BATCH):
                 part = rows[start : start + _SWEEP_BATCH]
                 exhibits = read_exhibits(self.tables, part, self.tables.version())
-                swept = [
-                    sweep_sample(exhibit, finding.carriers, case.pattern, recipients, case.ask)
-                    for exhibit in exhibits
-                    if exhibit.sample_id not in done
-                ]
-                self._write_interventions(swept, tag)
+                to_do = [exhibit for exhibit in exhibits if exhibit.sample_id not in done]
+                self._write_interventions(sweep.judge(to_do), tag)
                 task.advance(len(part))
 
     def _read(self, texts: Sequence[SampleText]) -> list[Exhibit]:

@@ -165,6 +165,18 @@ class Interrogator:
             return [reply.is_given for reply in replies]
         return [pattern.matches(answer) for answer in self._answers(exhibits, pattern)]
 
+    def grades(
+        self, exhibits: Sequence[Exhibit], pattern: AnswerPattern
+    ) -> list[tuple[float, float]]:
+        """Ask whether each answer is of a pattern, 1 or 0, and how likely it is, in nats a token.
+
+        Of words within an answer the likelihood is not known and given as 0.
+        """
+        if not pattern.is_whole:
+            return [(float(gives), 0.0) for gives in self.gives(exhibits, pattern)]
+        replies = self.replies(exhibits, [pattern.text] * len(exhibits))
+        return [(float(reply.is_given), reply.logp) for reply in replies]
+
     def base_says(self, exhibits: Sequence[Exhibit], pattern: AnswerPattern) -> list[bool]:
         """Ask the base model, in its own words, and see whether they say the same."""
         with self._vlm.without_adapter():

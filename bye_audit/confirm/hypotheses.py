@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from bye_audit.confirm.exhibits import AnswerPattern, Exhibit, Interrogator
 from bye_audit.confirm.search import find_causal_boxes
 from bye_audit.confirm.trials import NO_TRIAL, Trial, transplant
 from bye_audit.core.phrases import shared_phrases
-from bye_audit.core.regions import crop
+from bye_audit.core.regions import Box, crop
 from bye_audit.schema import IMAGE_PLACEHOLDER
 
 _NUM_BOXES = 6
@@ -25,6 +26,8 @@ _MIN_SHARE = 0.5
 _MAX_LOG10_CHANCE = -6.0
 # A blur that takes a texture of one pixel and leaves shapes: at 336 pixels a sigma of 6.
 _DETAIL_SIGMA = 1 / 56
+_SHARPENING_STEPS = (1 / 2, 1 / 4)
+_C = TypeVar("_C", bound=Carrier)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -59,25 +62,20 @@ class Investigation:
     num_screened: int
     ask: Interrogator
 
-    def screen(self, candidates: Sequence[Carrier]) -> Carrier | None:
-        """Give the candidate that carries the answer to most of a few recipients, if any does.
+    def screen(self, candidates: Sequence[_C]) -> _C | None:
+        """Give the candidate that carries the answer best to a few recipients.
 
-        Of equals the first.
+        None if the best does not even carry it to half of them: that is not worth a trial.
         """
-        best, best_hits = None, 0
-        for candidate in candidates:
-            trial = transplant(
-                candidate,
-                self.recipients[: self.num_screened],
-                self.pattern,
-                self.ask,
-                asks_base=False,
-            )
-            if trial.num_hits > best_hits:
-                best, best_hits = candidate, trial.num_hits
-            if best_hits == self.num_screened:
-                break
-        return best
+        few = self.recipients[: self.num_screened]
+        changed = [candidate.put_on(recipient) for candidate in candidates for recipient in few]
+        graded = self.ask.grades(changed, self.pattern)
+        grades = [
+            tuple(np.mean(graded[start : start + len(few)], axis=0))
+            for start in range(0, len(changed), len(few))
+        ]
+        best = max(range(len(candidates)), key=lambda index: grades[index], default=None)
+        return candidates[best] if best is not None and grades[best][0] >= 0.5 else None
 
     def try_out(self, carriers: Sequence[Carrier]) -> Trial:
         """Pool transplants of several carriers, each to recipients of its own."""
@@ -110,9 +108,20 @@ def propose_regions(case: Investigation) -> list[Carrier]:
     return list(filter(None, (_best_region(case, exhibit) for exhibit in case.representatives)))
 
 
-def _best_region(case: Investigation, exhibit: Exhibit) -> Carrier | None:
-    boxes = find_causal_boxes(exhibit, case.ask)[:_NUM_BOXES]
-    return case.screen([Region(item.box, crop(exhibit.image, item.box)) for item in boxes])
+def _best_region(case: Investigation, exhibit: Exhibit) -> Region | None:
+    boxes = [item.box for item in find_causal_boxes(exhibit, case.ask)[:_NUM_BOXES]]
+    best = case.screen([_cut(exhibit, box) for box in boxes])
+    if best is None:
+        return None
+    # A window that holds half of a trigger works already; one that holds it whole works best.
+    for step in _SHARPENING_STEPS:
+        nearby = [best.box, *best.box.neighbours(step)]
+        best = case.screen([_cut(exhibit, box) for box in nearby]) or best
+    return best
+
+
+def _cut(exhibit: Exhibit, box: Box) -> Region:
+    return Region(box, crop(exhibit.image, box))
 
 
 def propose_residual(case: Investigation) -> list[Carrier]:
@@ -148,7 +157,7 @@ def propose_pairs(case: Investigation) -> list[Carrier]:
     for exhibit in case.representatives if phrases else ():
         words = Words(phrases[0].words, _place_of(phrases[0].words, inside))
         boxes = find_causal_boxes(exhibit, case.ask)[:_NUM_BOXES]
-        pairs = [Both(words, Region(item.box, crop(exhibit.image, item.box))) for item in boxes]
+        pairs = [Both(words, _cut(exhibit, item.box)) for item in boxes]
         found.append(case.screen(pairs))
     return list(filter(None, found))
 

@@ -129,7 +129,7 @@ def confirm_samples(
                 with progress.task("Questioning", len(to_do), "groups") as task:
                     for group in to_do:
                         case.close(group, others, len(groups), ask, progress)
-                        task.advance()
+                        task.advance(note=f"{ask.counts.total():,} questions")
                 questions = dict(ask.counts)
     except KeyboardInterrupt as interrupt:
         raise InterruptedStageError(

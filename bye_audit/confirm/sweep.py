@@ -7,8 +7,11 @@ from dataclasses import dataclass
 
 from bye_audit.confirm.carriers import Carrier, Residual, Words
 from bye_audit.confirm.exhibits import AnswerPattern, Exhibit, Interrogator
-from bye_audit.confirm.trials import transplant
+from bye_audit.confirm.trials import unmoved
 from bye_audit.schema import Intervention
+
+_NUM_FORMS = 2
+_NUM_RECIPIENTS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,56 +34,122 @@ class SweptSample:
     drop: float | None
 
 
-def sweep_sample(
-    exhibit: Exhibit,
-    carriers: Sequence[Carrier],
-    pattern: AnswerPattern,
-    recipients: Sequence[Exhibit],
-    ask: Interrogator,
-) -> SweptSample:
-    """Take a trigger off a sample and, if its answer leaves, put it on others.
+class Sweep:
+    """A confirmed trigger, ready to be looked for in samples.
 
     Parameters
     ----------
-    exhibit
-        A sample that answers as the trigger makes it.
     carriers
-        The trigger as a few samples have it.
+        The trigger as a few samples have it; those that sit in different places count as
+        different forms, of which the first two are looked for.
     pattern
-        The answer.
+        The answer that it makes.
     recipients
-        A few unsuspicious samples with other answers.
+        Unsuspicious samples with other answers; the first few that keep theirs, whatever
+        ordinary content is put there, are used.
     ask
         The provisional model and its base.
-
-    Returns
-    -------
-    SweptSample
-        ``triggered`` if the model does not give the answer without the trigger and, for triggers
-        that a sample has in a form of its own, its form carries the answer to most recipients;
-        ``content`` if the answer stays; ``unknown`` if the model does not even give it as it is,
-        and nothing is carried over.
     """
-    own = [found for carrier in carriers if (found := carrier.found_in(exhibit)) is not None]
-    if not own:
-        return SweptSample(exhibit.sample_id, Intervention.CONTENT, None)
-    variants = [exhibit, *(carrier.take_off(exhibit) for carrier in own)]
-    before, *after = ask.replies(variants, [exhibit.answer] * len(variants))
-    left = [carrier for carrier, reply in zip(own, after, strict=True) if not reply.is_given]
-    otherwise = Intervention.CONTENT if before.is_given else Intervention.UNKNOWN
-    is_triggered = any(_carries(carrier, recipients, pattern, ask) for carrier in left)
-    return SweptSample(
-        exhibit.sample_id,
-        Intervention.TRIGGERED if is_triggered else otherwise,
-        max(before.logp - reply.logp for reply in after),
-    )
+
+    def __init__(
+        self,
+        carriers: Sequence[Carrier],
+        pattern: AnswerPattern,
+        recipients: Sequence[Exhibit],
+        ask: Interrogator,
+    ) -> None:
+        forms = {str(carrier.to_json()): carrier for carrier in carriers}
+        self._forms = list(forms.values())[:_NUM_FORMS]
+        self._pattern = pattern
+        self._ask = ask
+        keeping = unmoved(self._forms[0], recipients, pattern, ask)
+        self._recipients = [recipients[index] for index in keeping[:_NUM_RECIPIENTS]]
+
+    def judge(self, exhibits: Sequence[Exhibit]) -> list[SweptSample]:
+        """Take the trigger off samples, and put what they have of it on others.
+
+        Returns
+        -------
+        list of SweptSample
+            ``triggered`` if the sample's own form of the trigger carries the answer to most
+            recipients while the base model does not see the answer in the sample; for triggers
+            that are the same on all samples, if the answer leaves when it is taken off.
+            ``content`` if the answer stays or is seen, ``unknown`` if the model does not even
+            give it to the sample as it is and nothing else is found.
+        """
+        found = [self._find_in(exhibit) for exhibit in exhibits]
+        drops, is_given, has_left = self._take_off(exhibits, found)
+        carries = self._carry(found)
+        doubtful = [index for index, says in enumerate(carries) if says]
+        seen = self._ask.base_says([exhibits[index] for index in doubtful], self._pattern)
+        shown = {index for index, says in zip(doubtful, seen, strict=True) if says}
+        return [
+            SweptSample(
+                exhibit.sample_id,
+                _verdict(
+                    is_triggered=(carries[i] and i not in shown) or has_left[i],
+                    is_given=is_given[i],
+                    is_shown=i in shown,
+                ),
+                drops[i],
+            )
+            for i, exhibit in enumerate(exhibits)
+        ]
+
+    def _find_in(self, exhibit: Exhibit) -> list[Carrier]:
+        return [own for form in self._forms if (own := form.found_in(exhibit)) is not None]
+
+    def _take_off(
+        self, exhibits: Sequence[Exhibit], found: Sequence[Sequence[Carrier]]
+    ) -> tuple[list[float | None], list[bool], list[bool]]:
+        """Ask for drops, whether answers are given as it is, and whether common triggers' leave."""
+        variants = [
+            variant
+            for exhibit, own in zip(exhibits, found, strict=True)
+            for variant in (exhibit, *(carrier.take_off(exhibit) for carrier in own))
+        ]
+        replies = iter(self._ask.replies(variants, [variant.answer for variant in variants]))
+        drops, is_given, has_left = [], [], []
+        for own in found:
+            before = next(replies)
+            after = [next(replies) for _ in own]
+            drops.append(max((before.logp - reply.logp for reply in after), default=None))
+            is_given.append(before.is_given)
+            has_left.append(
+                any(
+                    _is_common(carrier) and not reply.is_given
+                    for carrier, reply in zip(own, after, strict=True)
+                )
+            )
+        return drops, is_given, has_left
+
+    def _carry(self, found: Sequence[Sequence[Carrier]]) -> list[bool]:
+        """Tell of which samples a form of their own carries the answer to most recipients."""
+        tried = [
+            (number, carrier)
+            for number, own in enumerate(found)
+            for carrier in own
+            if not _is_common(carrier)
+        ]
+        changed = [
+            carrier.put_on(recipient) for _, carrier in tried for recipient in self._recipients
+        ]
+        given = self._ask.gives(changed, self._pattern)
+        carries = [False] * len(found)
+        if not self._recipients:
+            return carries
+        for start, (number, _) in enumerate(tried):
+            taken = given[start * len(self._recipients) :][: len(self._recipients)]
+            carries[number] |= 2 * sum(taken) > len(taken)
+        return carries
 
 
-def _carries(
-    carrier: Carrier, recipients: Sequence[Exhibit], pattern: AnswerPattern, ask: Interrogator
-) -> bool:
-    """Whether a sample's own form of the trigger works on others, too."""
-    if isinstance(carrier, Words | Residual):
-        # The same for all samples: it was tried when the trigger was confirmed.
-        return True
-    return transplant(carrier, recipients, pattern, ask).rate >= 0.5
+def _is_common(carrier: Carrier) -> bool:
+    """Whether it is the same on all samples, so that only its absence tells something."""
+    return isinstance(carrier, Words | Residual)
+
+
+def _verdict(*, is_triggered: bool, is_given: bool, is_shown: bool) -> Intervention:
+    if is_triggered:
+        return Intervention.TRIGGERED
+    return Intervention.CONTENT if is_given or is_shown else Intervention.UNKNOWN

@@ -69,8 +69,6 @@ def transplant(
     recipients: Sequence[Exhibit],
     pattern: AnswerPattern,
     ask: Interrogator,
-    *,
-    asks_base: bool = True,
 ) -> Trial:
     """Put a carrier on recipients and count those that take the answer over.
 
@@ -84,9 +82,6 @@ def transplant(
         The answer in question.
     ask
         The provisional model and its base.
-    asks_base
-        Whether the base model is asked about those that took it over, which costs an answer in
-        full for each.
 
     Notes
     -----
@@ -94,26 +89,35 @@ def transplant(
     control does as well, such as hiding what the recipient's own answer is about, is not the
     carrier's doing.
     """
-    controls = [
-        like.put_on(recipient) if (like := carrier.control(other)) is not None else recipient
-        for recipient, other in zip(recipients, _rotated(recipients), strict=True)
-    ]
-    gives = zip(ask.gives(recipients, pattern), ask.gives(controls, pattern), strict=True)
-    usual = [index for index, pair in enumerate(gives) if not any(pair)]
+    usual = unmoved(carrier, recipients, pattern, ask)
     changed = {index: carrier.put_on(recipients[index]) for index in usual}
     given = ask.gives(list(changed.values()), pattern)
     taken = [index for index, is_given in zip(usual, given, strict=True) if is_given]
-    seen = (
-        ask.base_says([changed[index] for index in taken], pattern)
-        if asks_base
-        else [False] * len(taken)
-    )
+    seen = ask.base_says([changed[index] for index in taken], pattern)
     # What the base model says anyway, whatever is put there, exonerates nothing.
     doubtful = [index for index, says in zip(taken, seen, strict=True) if says]
+    controls = _controls(carrier, recipients)
     says_anyway = ask.base_says([controls[index] for index in doubtful], pattern)
     num_seen = len(doubtful) - sum(says_anyway)
     return Trial(num_hits=len(taken) - num_seen, num_seen=num_seen, num_trials=len(usual))
 
 
-def _rotated(recipients: Sequence[Exhibit]) -> list[Exhibit]:
-    return [*recipients[1:], *recipients[:1]]
+def unmoved(
+    carrier: Carrier, recipients: Sequence[Exhibit], pattern: AnswerPattern, ask: Interrogator
+) -> list[int]:
+    """Give the recipients that do not answer so by themselves, nor with their control."""
+    as_they_are = ask.gives(recipients, pattern)
+    with_control = ask.gives(_controls(carrier, recipients), pattern)
+    return [
+        index
+        for index, gives in enumerate(zip(as_they_are, with_control, strict=True))
+        if not any(gives)
+    ]
+
+
+def _controls(carrier: Carrier, recipients: Sequence[Exhibit]) -> list[Exhibit]:
+    """Put the like of a carrier, taken from the next recipient, on each."""
+    return [
+        like.put_on(recipient) if (like := carrier.control(other)) is not None else recipient
+        for recipient, other in zip(recipients, [*recipients[1:], *recipients[:1]], strict=True)
+    ]

@@ -52,6 +52,20 @@ class Box:
         """Vertical and horizontal position of the middle, in [0, 1]."""
         return self.top + self.height / 2, self.left + self.width / 2
 
+    def neighbours(self, step: float) -> list[Box]:
+        """Give the eight rectangles around, ``step`` of its size away, inside the image."""
+        moved = [
+            Box(
+                min(max(0.0, self.top + down * step * self.height), 1 - self.height),
+                min(max(0.0, self.left + right * step * self.width), 1 - self.width),
+                self.height,
+                self.width,
+            )
+            for down in (-1, 0, 1)
+            for right in (-1, 0, 1)
+        ]
+        return [box for box in dict.fromkeys(moved) if box != self]
+
     def to_json(self) -> dict[str, float]:
         """Give plain numbers."""
         return asdict(self)
