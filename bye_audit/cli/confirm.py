@@ -50,6 +50,8 @@ def _describe_group(row: dict[str, Any]) -> Iterator[str]:
     record = json.loads(row["record"])
     if row["finding"] == Finding.NOT_LEARNT:
         yield said + "not learnt; the model does not answer so itself and cannot be asked."
+    elif row["finding"] == Finding.NOT_ASKED:
+        yield said + "not asked; the groups before used up what asking may cost."
     elif not record["trial"]:
         yield said + "not confirmed; nothing that was carried over took the answer with it."
     else:

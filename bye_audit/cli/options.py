@@ -239,6 +239,12 @@ def confirm_options(command: Command) -> Command:
         _number("--max-groups", default.max_groups, "Groups of suspects that are looked into."),
         _number("--min-group", default.min_group, "Fewest suspects that are a group."),
         _number("--probes", default.probes, "Samples questioned where no detector suspects any."),
+        _number(
+            "--max-share",
+            default.max_share,
+            "Share of the passes of scoring after which, with nothing confirmed, no further group "
+            "is questioned.",
+        ),
     )
 
 

@@ -36,6 +36,8 @@ _NUM_OTHERS = 20_000
 _NUM_PICTURES = 400
 _NUM_CANDIDATES = 24
 _SWEEP_BATCH = 64
+# Enough for a first group, however small the audit.
+_FEWEST_QUESTIONS = 500
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,6 +106,9 @@ class Case:
         progress: Progress,
     ) -> None:
         """Find out what makes a group's answers, sweep if it is a trigger, and write it down."""
+        if self._is_spent(ask):
+            self._write_trigger(group, GroupFinding(finding=Finding.NOT_ASKED))
+            return
         case = self._open(group, others, ask)
         # All bounds hold together with the confidence asked for.
         confidence = 1 - (1 - self.config.confidence) / num_groups
@@ -111,6 +116,15 @@ class Case:
         if finding.finding is Finding.CONFIRMED:
             self._sweep(group, finding, case, progress)
         self._write_trigger(group, finding)
+
+    def _is_spent(self, ask: Interrogator) -> bool:
+        """Whether asking has cost what it may, and all in vain."""
+        # Scoring asks the provisional model and its base about each sample.
+        allowed = max(_FEWEST_QUESTIONS, self.config.max_share * 2 * self.num_scored)
+        if ask.counts.total() <= allowed:
+            return False
+        rows = self.tables.read_triggers(self.run_id)
+        return not any(row["finding"] == Finding.CONFIRMED for row in rows)
 
     def _open(self, group: Group, others: Sequence[SampleText], ask: Interrogator) -> Investigation:
         pattern = group.suspects.pattern
