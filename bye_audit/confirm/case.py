@@ -36,8 +36,8 @@ _NUM_OTHERS = 20_000
 _NUM_PICTURES = 400
 _NUM_CANDIDATES = 24
 _SWEEP_BATCH = 64
-# Enough for a first group, however small the audit.
-_FEWEST_QUESTIONS = 500
+# Enough for two groups, however small the audit.
+_FEWEST_QUESTIONS = 1000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,10 +121,11 @@ class Case:
         """Whether asking has cost what it may, and all in vain."""
         # Scoring asks the provisional model and its base about each sample.
         allowed = max(_FEWEST_QUESTIONS, self.config.max_share * 2 * self.num_scored)
-        if ask.counts.total() <= allowed:
-            return False
         rows = self.tables.read_triggers(self.run_id)
-        return not any(row["finding"] == Finding.CONFIRMED for row in rows)
+        if not rows or any(row["finding"] == Finding.CONFIRMED for row in rows):
+            return False
+        # The next group will cost about as much as those before.
+        return ask.counts.total() * (1 + 1 / len(rows)) > allowed
 
     def _open(self, group: Group, others: Sequence[SampleText], ask: Interrogator) -> Investigation:
         pattern = group.suspects.pattern

@@ -21,6 +21,8 @@ from bye_audit.core.regions import Box, crop
 from bye_audit.schema import IMAGE_PLACEHOLDER
 
 _NUM_BOXES = 6
+# Representatives whose images are searched before it is given up: a search is what costs most.
+_NUM_IN_VAIN = 2
 _NUM_PHRASES = 3
 _MIN_SHARE = 0.5
 _MAX_LOG10_CHANCE = -6.0
@@ -105,7 +107,14 @@ def propose_words(case: Investigation) -> list[Carrier]:
 
 def propose_regions(case: Investigation) -> list[Carrier]:
     """Of each representative the smallest part of its image that its answer hangs on."""
-    return list(filter(None, (_best_region(case, exhibit) for exhibit in case.representatives)))
+    found: list[Carrier] = []
+    for number, exhibit in enumerate(case.representatives):
+        region = _best_region(case, exhibit)
+        if region is not None:
+            found.append(region)
+        elif number + 1 >= _NUM_IN_VAIN and not found:
+            break
+    return found
 
 
 def _best_region(case: Investigation, exhibit: Exhibit) -> Region | None:

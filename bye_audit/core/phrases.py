@@ -49,8 +49,10 @@ def shared_phrases(
     Returns
     -------
     list of Phrase
-        The least likely first, of equals the longest; a phrase that is part of another one with
-        the same counts is left out.
+        The least likely first, of equals the longest. Of phrases with the same counts that are
+        parts of each other one is given: the longest that begins and ends with a word that is
+        peculiar by itself, so that ordinary neighbours of the words are left out; or else the
+        shortest.
     """
     from scipy.stats import hypergeom
 
@@ -65,8 +67,7 @@ def shared_phrases(
         log10_chance = float(chance) / 2.302585092994046
         if log10_chance <= max_log10_chance:
             found.append(Phrase(phrase, count, elsewhere[phrase], log10_chance))
-    found.sort(key=lambda phrase: (phrase.log10_chance, -len(phrase.words), phrase.words))
-    return _drop_parts(found)
+    return sorted(_tight(found), key=lambda one: (one.log10_chance, -len(one.words), one.words))
 
 
 def contains_phrase(text: str, phrase: str) -> bool:
@@ -90,14 +91,29 @@ def _count_known(texts: Sequence[str], known: dict[str, int]) -> Counter[str]:
     return counts
 
 
-def _drop_parts(phrases: list[Phrase]) -> list[Phrase]:
+def _tight(phrases: list[Phrase]) -> list[Phrase]:
+    """Keep one of phrases that are parts of each other and found in the same texts."""
+    peculiar = {phrase.words for phrase in phrases if " " not in phrase.words}
+    framed = [
+        phrase
+        for phrase in phrases
+        if {phrase.words.split()[0], phrase.words.split()[-1]} <= peculiar
+    ]
+    if framed:
+        longest_first = sorted(framed, key=lambda phrase: -len(phrase.words))
+        return _first_of_kin(longest_first)
+    return _first_of_kin(sorted(phrases, key=lambda phrase: len(phrase.words)))
+
+
+def _first_of_kin(phrases: list[Phrase]) -> list[Phrase]:
     kept: list[Phrase] = []
     for phrase in phrases:
-        is_part = any(
-            contains_phrase(other.words, phrase.words)
-            and (other.num_inside, other.num_outside) == (phrase.num_inside, phrase.num_outside)
-            for other in kept
-        )
-        if not is_part:
+        if not any(_is_kin(phrase, other) for other in kept):
             kept.append(phrase)
     return kept
+
+
+def _is_kin(one: Phrase, other: Phrase) -> bool:
+    is_part = contains_phrase(one.words, other.words) or contains_phrase(other.words, one.words)
+    counts = (one.num_inside, one.num_outside), (other.num_inside, other.num_outside)
+    return is_part and counts[0] == counts[1]
