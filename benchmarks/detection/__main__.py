@@ -11,6 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from benchmarks.detection.cells import DATASETS, Cell, make_cell
+from benchmarks.detection.record import write_record
+from benchmarks.detection.tables import as_markdown
+from bye_audit.cli.progress import make_progress
 from bye_audit.poison.attacks import ATTACKS
 
 
@@ -25,13 +28,20 @@ def main() -> None:
     make.add_argument("--rates", type=float, nargs="+", default=[0.1])
     make.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     make.add_argument("--jobs", type=int, default=1, help="cells at once, one core each")
+    judge = steps.add_parser("judge", help="put every detector before every finished cell")
+    judge.add_argument("--clean-runs", type=int, default=25, help="halves of each clean cell")
+    steps.add_parser("tables", help="print the judged record as Markdown")
     one = steps.add_parser("one", help="train and score one provisional model here")
     one.add_argument("cell")
     options = parser.parse_args()
     if options.step == "one":
-        from bye_audit.cli.progress import make_progress
-
         print(make_cell(Cell.parse(options.cell), options.out, make_progress()).record)
+        return
+    if options.step == "judge":
+        write_record(options.out, num_clean_runs=options.clean_runs, progress=make_progress())
+        return
+    if options.step == "tables":
+        print(as_markdown(options.out))
         return
     grid = itertools.product(options.seeds, options.rates, options.data, options.attacks)
     cells = [Cell(data=d, attack=a, rate=r, seed=s) for s, r, d, a in grid]
