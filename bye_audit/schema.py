@@ -110,6 +110,16 @@ def image_mass_column(layer: int) -> str:
     return f"image_mass_{layer:02d}"
 
 
+ANSWER_LOGP_COLUMNS = (
+    "answer_logp",
+    "answer_logp_first",
+    "answer_logp_min",
+    "answer_logp_base",
+    "answer_logp_base_first",
+    "answer_logp_base_min",
+)
+"""Log-likelihood of a sample's own answer in nats: mean over its tokens, of the first and of the
+least likely; under the provisional model, then under its base."""
 ENTROPY_PREFIX = "entropy_"
 IMAGE_MASS_PREFIX = "image_mass_"
 SCORE_COLUMNS = ("score_status", "score_error", "score_run")
@@ -273,7 +283,7 @@ def score_fields(num_layers: int, metadata: dict[str, str]) -> list[pa.Field]:
             pa.field(make_name(layer), pa.float32(), metadata={**metadata, "layer": str(layer)})
             for layer in range(num_layers)
         ]
-    fields += [pa.field("answer_logp", pa.float32()), pa.field("answer_logp_base", pa.float32())]
+    fields += [pa.field(name, pa.float32()) for name in ANSWER_LOGP_COLUMNS]
     return fields
 
 

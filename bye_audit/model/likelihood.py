@@ -18,6 +18,8 @@ from bye_audit.model.encodings import Batch, Encoding, order_by_length
 from bye_audit.model.loading import VisionLanguageModel
 from bye_audit.model.prompts import Conversation
 
+_NO_ANSWER = (float("nan"),) * 3
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:
@@ -130,7 +132,7 @@ def num_answer_logits(batch: Batch) -> int:
 def first_answer_logp(
     logits_BSV: Sequence[Tensor] | Tensor, encodings: Sequence[Encoding]
 ) -> NDArray[np.float64]:
-    """Mean log-likelihood of the first answers' tokens, NaN where there is none.
+    """Log-likelihoods of the first answers, (answers, 3) as of `answer_logp`.
 
     Logits start at the last prompt position, which predicts the first answer token; what follows
     the first answer is passed over.
@@ -138,19 +140,23 @@ def first_answer_logp(
     # One row at a time: a vocabulary in float32 for a whole batch is the largest tensor there is.
     return np.array(
         [
-            answer_logp(logits_SV, encoding) if encoding.answers else np.nan
+            answer_logp(logits_SV, encoding) if encoding.answers else _NO_ANSWER
             for logits_SV, encoding in zip(logits_BSV, encodings, strict=True)
         ],
         dtype=np.float64,
     )
 
 
-def answer_logp(logits_SV: Tensor, encoding: Encoding, turn: int = 0) -> float:
-    """Mean log-likelihood of one answer's tokens; logits start at the last prompt position."""
+def answer_logp(logits_SV: Tensor, encoding: Encoding, turn: int = 0) -> tuple[float, float, float]:
+    """Log-likelihood of one answer: mean over its tokens, of the first and of the least likely.
+
+    Logits start at the last prompt position. NaN where there is no answer.
+    """
     logp_SV, label_S = _answer_tokens(logits_SV, encoding, turn)
     if not len(label_S):
-        return float("nan")
-    return logp_SV.gather(1, label_S[:, None]).mean().item()
+        return _NO_ANSWER
+    logp_S = logp_SV.gather(1, label_S[:, None])[:, 0]
+    return logp_S.mean().item(), logp_S[0].item(), logp_S.min().item()
 
 
 def _answer_tokens(logits_SV: Tensor, encoding: Encoding, turn: int) -> tuple[Tensor, Tensor]:
