@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from benchmarks.detection.cells import DATASETS, Cell, make_cell
-from benchmarks.detection.record import write_record
+from benchmarks.detection.record import write_record, write_retrained
 from benchmarks.detection.tables import as_markdown
 from bye_audit.cli.progress import make_progress
 from bye_audit.poison.attacks import ATTACKS
@@ -30,6 +30,8 @@ def main() -> None:
     make.add_argument("--jobs", type=int, default=1, help="cells at once, one core each")
     judge = steps.add_parser("judge", help="put every detector before every finished cell")
     judge.add_argument("--clean-runs", type=int, default=25, help="halves of each clean cell")
+    again = steps.add_parser("retrain", help="fine-tune again on what a detector kept")
+    again.add_argument("--variants", nargs="+", default=["consensus"])
     steps.add_parser("tables", help="print the judged record as Markdown")
     one = steps.add_parser("one", help="train and score one provisional model here")
     one.add_argument("cell")
@@ -39,6 +41,9 @@ def main() -> None:
         return
     if options.step == "judge":
         write_record(options.out, num_clean_runs=options.clean_runs, progress=make_progress())
+        return
+    if options.step == "retrain":
+        write_retrained(options.out, options.variants, progress=make_progress())
         return
     if options.step == "tables":
         print(as_markdown(options.out))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ import polars as pl
 from benchmarks.detection.cells import CLEAN, find_cells
 from benchmarks.detection.clean import judge_halves
 from benchmarks.detection.judge import judge_cell
+from benchmarks.detection.retrain import retrain
 from bye_audit.progress import SILENT, Progress
 
 RESULTS = "detection.parquet"
 CLEAN_RESULTS = "clean.parquet"
+RETRAINED = "retrained.parquet"
 
 
 def write_record(root: Path, *, num_clean_runs: int, progress: Progress = SILENT) -> None:
@@ -28,6 +31,13 @@ def write_record(root: Path, *, num_clean_runs: int, progress: Progress = SILENT
     clean = [made for made in cells if made.cell.attack == CLEAN]
     runs = [row for made in clean for row in judge_halves(made, num_clean_runs, progress)]
     _write(runs, root / CLEAN_RESULTS)
+
+
+def write_retrained(root: Path, variants: Sequence[str], progress: Progress = SILENT) -> None:
+    """Fine-tune again on what each variant kept of each poisoned cell, and write the outcomes."""
+    cells = [made for made in find_cells(root) if made.cell.attack != CLEAN]
+    rows = [retrain(made, variant, progress) for made in cells for variant in variants]
+    _write(rows, root / RETRAINED)
 
 
 def _write(rows: list[dict[str, Any]], path: Path) -> None:

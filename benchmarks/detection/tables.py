@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from benchmarks.detection.cells import CLEAN
-from benchmarks.detection.record import CLEAN_RESULTS, RESULTS
+from benchmarks.detection.record import CLEAN_RESULTS, RESULTS, RETRAINED
 
 
 def as_markdown(root: Path) -> str:
@@ -20,6 +20,12 @@ def as_markdown(root: Path) -> str:
         "## Precision and recall",
         precision_recall_table(results.filter(pl.col("attack") != CLEAN)),
     ]
+    retrained = root / RETRAINED
+    if retrained.is_file():
+        parts += [
+            "## After fine-tuning on what was kept",
+            outcome_table(pl.read_parquet(retrained)),
+        ]
     clean = root / CLEAN_RESULTS
     if clean.is_file():
         parts += ["## False alarms on clean data", clean_table(pl.read_parquet(clean))]
@@ -52,6 +58,18 @@ def precision_recall_table(results: pl.DataFrame) -> str:
     for key, group in results.sort(keys).group_by(keys, maintain_order=True):
         figures = [_spread(group[name].to_list()) for name in ("precision", "recall", "f1")]
         lines.append(_line([*map(_text, key), str(group.height), *figures]))
+    return "\n".join(lines)
+
+
+def outcome_table(outcomes: pl.DataFrame) -> str:
+    """One row an attack and variant: ASR and CP before and after cleaning."""
+    figures = ["asr_before", "asr_after", "cp_before", "cp_after"]
+    header = ["data", "attack", "rate", "variant", "seeds", *figures]
+    lines = [_line(header), _line(["---"] * len(header))]
+    keys = ["data", "attack", "rate", "variant"]
+    for key, group in outcomes.sort(keys).group_by(keys, maintain_order=True):
+        cells = [_spread(group[name].to_list()) for name in figures]
+        lines.append(_line([*map(_text, key), str(group.height), *cells]))
     return "\n".join(lines)
 
 
