@@ -7,6 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
+from benchmarks.detection import paper
 from benchmarks.detection.cells import CLEAN
 from benchmarks.detection.record import CLEAN_RESULTS, RESULTS, RETRAINED
 
@@ -17,6 +18,8 @@ def as_markdown(root: Path) -> str:
     parts = [
         "## Detection F1 by attack",
         f1_table(results.filter(pl.col("attack") != CLEAN), "attack"),
+        "## Beside the papers",
+        paper_table(results),
         "## Precision and recall",
         precision_recall_table(results.filter(pl.col("attack") != CLEAN)),
     ]
@@ -61,6 +64,25 @@ def precision_recall_table(results: pl.DataFrame) -> str:
     return "\n".join(lines)
 
 
+def paper_table(results: pl.DataFrame) -> str:
+    """F1 of the paper's rule and of TCAP, as published and here, by trigger."""
+    header = ["trigger", "bye, its paper", "bye, TCAP's paper", "bye, here", "TCAP, its paper"]
+    header += ["tcap, here", "consensus, here", "seeds"]
+    lines = [_line(header), _line(["---"] * len(header))]
+    for trigger in dict.fromkeys([*paper.BYE_BY_TRIGGER, *paper.TCAP_F1]):
+        rows = results.filter((pl.col("attack") == trigger) & (pl.col("rate") == 0.1))
+        here = {
+            name: rows.filter(pl.col("variant") == name) for name in ("bye", "tcap", "consensus")
+        }
+        theirs, tcap = paper.TCAP_F1.get(trigger, (None, None))
+        own = paper.BYE_BY_TRIGGER.get(trigger, (None, None, None))[2]
+        cells = [_percent(own), _percent(theirs), _spread(here["bye"]["f1"].to_list())]
+        cells += [_percent(tcap), _spread(here["tcap"]["f1"].to_list())]
+        cells += [_spread(here["consensus"]["f1"].to_list()), str(here["bye"].height)]
+        lines.append(_line([trigger, *cells]))
+    return "\n".join(lines)
+
+
 def outcome_table(outcomes: pl.DataFrame) -> str:
     """One row an attack and variant: ASR and CP before and after cleaning."""
     figures = ["asr_before", "asr_after", "cp_before", "cp_after"]
@@ -101,6 +123,10 @@ def _spread(values: Sequence[float | None]) -> str:
     mean = f"{sum(known) / len(known):.3f}"
     low, high = f"{min(known):.3f}", f"{max(known):.3f}"
     return mean if low == high else f"{mean} ({low} to {high})"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value / 100:.3f}"
 
 
 def _text(value: object) -> str:
