@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bye_audit.config import FinetuneConfig
-from bye_audit.errors import ConfigError
+from bye_audit.errors import ConfigError, StageNotRunError
 from bye_audit.mini import dataset
 from bye_audit.poison.attacks import ATTACKS
 from bye_audit.poison.planting import Attack, Planting
@@ -302,7 +302,13 @@ def _judge_all(
     truth = is_poisoned[[row_of[sample_id] for sample_id in scored.sample_id.to_pylist()]]
     scores, bsi, sensitive = {}, {}, []
     for name, detector in DETECTORS.items():
-        detection = detector.detect(scored.evidence, DetectConfig())
+        if detector.role == "baseline":
+            continue
+        try:
+            detection = detector.detect(scored.evidence, DetectConfig())
+        except StageNotRunError:
+            # The judge needs answers that this run did not ask for.
+            continue
         metrics = precision_recall_f1(detection.is_suspicious_N, truth)
         scores[name] = DetectorScore(
             decision=detection.decision.value,

@@ -77,6 +77,7 @@ class Reason(StrEnum):
     LOW_ENTROPY = "low_attention_entropy"
     IMPLAUSIBLE_ANSWER = "implausible_answer"
     WITNESSES_AGREE = "witnesses_agree"
+    RANDOM_DROP = "dropped_at_random"
     NOT_SUSPICIOUS = "not_suspicious"
     NO_DECISION = "dataset_decision_removes_nothing"
     NOT_SCORABLE = "not_scorable"
@@ -344,7 +345,18 @@ def provenance_schema() -> dict[str, Any]:
         num_values=count,
     )
     config = _closed(
-        bsi_threshold=number, max_removed_share=share, min_samples=count, seed={"type": "integer"}
+        bsi_threshold=number,
+        layer_rule={"enum": ["paper", "reference-code"]},
+        layers={"enum": ["sensitive", "all"]},
+        clustering={"enum": ["gmm", "kmeans", "threshold"]},
+        entropy_threshold={"type": ["number", "string"]},
+        entropy={"enum": ["renormalised", "literal"]},
+        guards=flag,
+        max_removed_share=share,
+        min_samples=count,
+        resamples=count,
+        drop_share=share,
+        seed={"type": "integer"},
     )
     detector = _closed(
         name=text,
@@ -352,6 +364,7 @@ def provenance_schema() -> dict[str, Any]:
         is_low_suspicious=flag,
         config=config,
         sensitive_layers=_list(count),
+        averaged_layers=_list(count),
         layers=_list(layer),
         mixture=_or_null(mixture),
         cut=_or_null(number),

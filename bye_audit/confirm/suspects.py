@@ -49,7 +49,7 @@ def find_suspects(evidence: Evidence, detect: DetectConfig, config: ConfirmConfi
     votes = np.zeros(len(evidence.entropy_NL))
     suspicion = np.zeros(len(votes))
     for detector in DETECTORS.values():
-        if not detector.is_witness:
+        if detector.role != "witness":
             continue
         try:
             detection = detector.detect(evidence, detect)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from bye_audit import schema
 from bye_audit.config import DetectConfig
 from bye_audit.core.detectors import DETECTORS, Detection, Detector
+from bye_audit.core.opinions import add_opinions
 from bye_audit.errors import ConfigError, InterruptedStageError
 from bye_audit.filter.provenance import build_provenance, write_provenance
 from bye_audit.progress import SILENT, Progress
@@ -152,12 +153,13 @@ def _filter(
     started_at = _now()
     run_id = new_run_id(STAGE)
     with progress.task("Reading scores", None) as task:
-        scored = read_evidence(tables)
+        scored = read_evidence(tables, with_image_mass=config.entropy == "literal")
         task.advance(len(scored.sample_id))
     with progress.task(f"Detecting with {detector.name}", scored.num_layers, "layers") as task:
         detection = detector.detect(
             scored.evidence, config, lambda layer: task.advance(note=f"layer {layer}")
         )
+        detection = add_opinions(detection, scored.evidence, config)
     _write_verdicts(tables, detector, detection, scored, run_id, progress)
     counts = _count(tables)
     files = _export(tables, out_dir, counts, progress)

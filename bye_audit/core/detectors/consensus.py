@@ -195,5 +195,5 @@ CONSENSUS = Detector(
         "and plausibility both say.",
         "Where no detector suspects any sample, only those that come nearest to it are asked.",
     ),
-    is_witness=False,
+    role="judge",
 )
