@@ -6,30 +6,20 @@ Shapes: N = values.
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import asdict, dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-TAIL_SHARES = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
-"""Shares of the values at one end that a fit is started from: a rare mode is missed otherwise."""
-MAX_FITTED_VALUES = 10_000
-"""Above this many values a fit sees that many of their quantiles instead."""
-VARIANCE_FLOOR = 1e-3
-"""Added to each component's variance, in units of all values' variance."""
+from bye_audit.core.gaussians import VARIANCE_FLOOR, fit_gaussians, grouped, sorted_values
+from bye_audit.core.starts import SortedValues
+
 MIN_DELTA_BIC = 10.0
 """BIC by which two Gaussians must beat one: "very strong" evidence of Kass and Raftery (1995)."""
 
-# Enough to tell the starts apart; the winner goes on until it converges.
-_SCREENING_STEPS = 100
-_FINAL_STEPS = 1_000
 _DENSITY_GRID = 512
-_FREE_PARAMETERS_ONE = 2
-_FREE_PARAMETERS_TWO = 5
-# Relative to the values' own size: below this, differences are rounding and not a distribution.
-_CONSTANT_RELATIVE_SPREAD = 1e-6
+_DENSITY_VALUES = 10_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,18 +112,24 @@ class MixtureFit:
 
 
 def fit_two_gaussians(
-    values_N: NDArray[np.floating], *, seed: int = 0, tail: Literal["low", "high"] = "low"
+    values_N: NDArray[np.floating],
+    *,
+    seed: int = 0,
+    tail: Literal["low", "high"] = "low",
+    weights_N: NDArray[np.floating] | None = None,
 ) -> MixtureFit:
-    r"""Fit Eq. 6 from several starts and keep the likeliest.
+    r"""Fit Eq. 6 from several starts, keep the likeliest and hold it against one Gaussian.
 
     Parameters
     ----------
     values_N
         At least 2 finite values, in any order.
     seed
-        Of the k-means starts. The result is the same for the same values and seed.
+        Of the k-means++ starts. The result is the same for the same values and seed.
     tail
         End at which a rare component is looked for.
+    weights_N
+        How often each value counts; None: once.
 
     Returns
     -------
@@ -150,9 +146,9 @@ def fit_two_gaussians(
     -----
     Equation 6 of [1]_. Departs from the paper: it names no start; its code takes scikit-learn's
     default. A single start often settles on a split of the clean mode while a rare mode is there,
-    so the fit is also started from k-means++ and from tails of several sizes, and the best
-    likelihood wins. Each variance has a floor of 1e-3 of the values' variance: without it a handful
-    of equal values makes a component of its own.
+    so the fit climbs from several and the best likelihood wins. See
+    :func:`bye_audit.core.gaussians.fit_gaussians` for the starts, the floor of the variances and
+    what is done with more than a million values.
 
     References
     ----------
@@ -165,29 +161,24 @@ def fit_two_gaussians(
     >>> round(fit.mixture.mean_low, 2), round(fit.mixture.mean_high, 2)
     (1.0, 3.0)
     """
-    values = np.asarray(values_N, dtype=np.float64).ravel()
-    if values.size < 2:
-        raise ValueError(f"a mixture needs at least 2 values, got {values.size}")
-    if not np.isfinite(values).all():
-        raise ValueError("a mixture needs finite values")
-    # Sorted, so that the order of the samples cannot move the result by a rounding error.
-    fitted = _quantile_summary(np.sort(values))
-    mean, spread = float(fitted.mean()), float(fitted.std())
-    if spread <= _CONSTANT_RELATIVE_SPREAD * max(float(np.abs(fitted).max()), 1e-12):
-        return _constant_fit(mean, values.size)
-    scaled = (fitted - mean) / spread
-    name, scaled_mixture, score = _best_fit(scaled, seed, tail)
-    score_one = -0.5 * (math.log(2 * math.pi) + 1)
-    delta_bic = 2 * values.size * (score - score_one) - (
-        _FREE_PARAMETERS_TWO - _FREE_PARAMETERS_ONE
-    ) * math.log(values.size)
+    fit = fit_gaussians(values_N, 2, weights_N=weights_N, tail=tail, seed=seed)
+    bic_of_one = 2 * math.log(fit.num_values)
+    if not fit.is_constant:
+        bic_of_one += fit.num_values * (math.log(2 * math.pi * fit.spread**2) + 1)
+    (low, high), (var_low, var_high) = fit.mean_K, fit.var_K
     return MixtureFit(
-        mixture=_rescaled(scaled_mixture, mean, spread),
-        delta_bic=delta_bic,
-        num_values=values.size,
-        mean_log_likelihood=score - math.log(spread),
-        start=name,
-        is_constant=False,
+        mixture=TwoGaussians(
+            mean_low=float(low),
+            mean_high=float(high),
+            var_low=float(var_low),
+            var_high=float(var_high),
+            weight_low=float(fit.weight_K[0]),
+        ),
+        delta_bic=bic_of_one - fit.bic,
+        num_values=round(fit.num_values),
+        mean_log_likelihood=fit.mean_log_likelihood,
+        start=fit.start,
+        is_constant=fit.is_constant,
     )
 
 
@@ -215,139 +206,24 @@ def split_at_emptiest(values_N: NDArray[np.floating], mixture: TwoGaussians) -> 
     """
     from scipy.stats import gaussian_kde
 
-    values = _quantile_summary(np.sort(np.asarray(values_N, dtype=np.float64).ravel()))
-    if mixture.mean_high <= mixture.mean_low or not values.std():
+    values = SortedValues(*sorted_values(values_N))
+    summary = grouped(values, _DENSITY_VALUES)
+    if mixture.mean_high <= mixture.mean_low or not summary.values_N.std():
         return mixture
     grid = np.linspace(mixture.mean_low, mixture.mean_high, _DENSITY_GRID)
-    emptiest = int(gaussian_kde(values)(grid).argmin())
+    emptiest = int(gaussian_kde(summary.values_N, weights=summary.weights_N)(grid).argmin())
     if emptiest in (0, _DENSITY_GRID - 1):
         return mixture
-    num_low = int(np.searchsorted(values, grid[emptiest]))
-    floor = VARIANCE_FLOOR * float(values.var())
-    low, high = values[:num_low], values[num_low:]
+    _, _, var_all = values.parts(np.empty(0, dtype=np.int64))
+    num_low = np.searchsorted(values.values_N, grid[emptiest])
+    weight, mean, var = values.parts(np.array([num_low]))
+    var_low, var_high = var + VARIANCE_FLOOR * var_all
     return TwoGaussians(
-        mean_low=float(low.mean()),
-        mean_high=float(high.mean()),
-        var_low=float(low.var()) + floor,
-        var_high=float(high.var()) + floor,
-        weight_low=num_low / values.size,
-    )
-
-
-def _quantile_summary(sorted_N: NDArray[np.float64]) -> NDArray[np.float64]:
-    if sorted_N.size <= MAX_FITTED_VALUES:
-        return sorted_N
-    shares = (np.arange(MAX_FITTED_VALUES) + 0.5) / MAX_FITTED_VALUES
-    return sorted_N[(shares * sorted_N.size).astype(np.int64)]
-
-
-def _constant_fit(mean: float, num_values: int) -> MixtureFit:
-    same = TwoGaussians(mean_low=mean, mean_high=mean, var_low=0.0, var_high=0.0, weight_low=0.5)
-    return MixtureFit(
-        mixture=same,
-        delta_bic=-(_FREE_PARAMETERS_TWO - _FREE_PARAMETERS_ONE) * math.log(num_values),
-        num_values=num_values,
-        mean_log_likelihood=0.0,
-        start="constant",
-        is_constant=True,
-    )
-
-
-def _best_fit(
-    sorted_N: NDArray[np.float64], seed: int, tail: str
-) -> tuple[str, TwoGaussians, float]:
-    """Climb from every start for a while and from the best to the top.
-
-    Gives the winning start's name, the mixture and its mean log-likelihood.
-    """
-    starts: list[tuple[str, dict[str, object]]] = [
-        ("kmeans", {"init_params": "kmeans"}),
-        ("k-means++", {"init_params": "k-means++", "n_init": 3}),
-    ]
-    for share in TAIL_SHARES:
-        num_tail = round(share * sorted_N.size)
-        if 2 <= num_tail <= sorted_N.size - 2:
-            num_low = num_tail if tail == "low" else sorted_N.size - num_tail
-            parts = (sorted_N[:num_low], sorted_N[num_low:])
-            starts.append((f"{tail} tail {share:.1%}", _start_from(*map(_moments, parts))))
-    best_name, best, best_score = "", None, -math.inf
-    for name, options in starts:
-        candidate, score = _climb(sorted_N, seed, _SCREENING_STEPS, options)
-        # A difference below 1e-9 is rounding: the first start keeps the win.
-        if best is None or score > best_score + 1e-9:
-            best_name, best, best_score = name, candidate, score
-    assert best is not None  # k-means always gives a fit
-    share = best.weight_low
-    low = (share, best.mean_low, best.var_low)
-    high = (1 - share, best.mean_high, best.var_high)
-    final, score = _climb(sorted_N, seed, _FINAL_STEPS, _start_from(low, high))
-    return best_name, final, score
-
-
-def _climb(
-    sorted_N: NDArray[np.float64], seed: int, num_steps: int, start: dict[str, object]
-) -> tuple[TwoGaussians, float]:
-    """Run expectation-maximisation; give the mixture and its mean log-likelihood."""
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.mixture import GaussianMixture
-
-    column = sorted_N[:, None]
-    options = {"n_init": 1, **start}
-    mixture = GaussianMixture(
-        n_components=2,
-        covariance_type="diag",
-        reg_covar=VARIANCE_FLOOR,
-        tol=1e-5,
-        max_iter=num_steps,
-        random_state=seed,
-        **options,
-    )
-    with warnings.catch_warnings():
-        # An unfinished climb still competes by its likelihood; few distinct values are allowed.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        mixture.fit(column)
-        score = float(mixture.score(column))
-    ordered = _ordered(mixture.means_[:, 0], mixture.covariances_[:, 0], mixture.weights_)
-    return ordered, score
-
-
-def _moments(part: NDArray[np.float64]) -> tuple[float, float, float]:
-    """Size, mean and variance of one side of a split."""
-    return float(part.size), float(part.mean()), float(part.var()) + VARIANCE_FLOOR
-
-
-def _start_from(
-    low: tuple[float, float, float], high: tuple[float, float, float]
-) -> dict[str, object]:
-    """Turn weight, mean and variance of two components into scikit-learn's options."""
-    weight, mean, var = np.array([low, high]).T
-    return {
-        "weights_init": weight / weight.sum(),
-        "means_init": mean[:, None],
-        "precisions_init": (1.0 / var)[:, None],
-    }
-
-
-def _ordered(
-    means: NDArray[np.float64], variances: NDArray[np.float64], weights: NDArray[np.float64]
-) -> TwoGaussians:
-    low, high = (0, 1) if means[0] <= means[1] else (1, 0)
-    return TwoGaussians(
-        mean_low=float(means[low]),
-        mean_high=float(means[high]),
-        var_low=float(variances[low]),
-        var_high=float(variances[high]),
-        weight_low=float(weights[low]),
-    )
-
-
-def _rescaled(mixture: TwoGaussians, mean: float, spread: float) -> TwoGaussians:
-    return TwoGaussians(
-        mean_low=mixture.mean_low * spread + mean,
-        mean_high=mixture.mean_high * spread + mean,
-        var_low=mixture.var_low * spread**2,
-        var_high=mixture.var_high * spread**2,
-        weight_low=mixture.weight_low,
+        mean_low=float(mean[0]),
+        mean_high=float(mean[1]),
+        var_low=float(var_low),
+        var_high=float(var_high),
+        weight_low=float(weight[0] / weight.sum()),
     )
 
 

@@ -8,12 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.mixture import GaussianMixture
 
-from bye_audit.core.mixture import (
-    MAX_FITTED_VALUES,
-    TwoGaussians,
-    fit_two_gaussians,
-    split_at_emptiest,
-)
+from bye_audit.core.mixture import TwoGaussians, fit_two_gaussians, split_at_emptiest
 
 
 def two_modes(
@@ -96,14 +91,6 @@ def test_values_no_mixture_can_have_are_refused(values: list[float]) -> None:
 def test_two_values_are_enough() -> None:
     mixture = fit_two_gaussians(np.array([1.0, 2.0])).mixture
     assert mixture.mean_low <= mixture.mean_high
-
-
-def test_many_values_are_fitted_by_their_quantiles(rng: np.random.Generator) -> None:
-    values, is_low = two_modes(rng, 5 * MAX_FITTED_VALUES, 0.05, 5)
-    fit = fit_two_gaussians(values)
-    assert fit.num_values == values.size
-    assert fit.mixture.weight_low == pytest.approx(0.05, abs=0.002)
-    assert ((fit.mixture.posterior_low(values) > 0.5) == is_low).mean() > 0.998
 
 
 @settings(max_examples=15)

@@ -1,0 +1,293 @@
+"""Gaussian mixtures of any number of components in one dimension, fitted from several starts.
+
+Shapes: N = values, K = components.
+"""
+
+# ruff: noqa: N815 - fields carry the shape suffixes of the legend above
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bye_audit.core.expectation import Components, FloatArray, climb, mean_log_likelihood
+from bye_audit.core.histogram import ValueHistogram
+from bye_audit.core.starts import SortedValues, Tail, make_starts
+
+VARIANCE_FLOOR = 1e-3
+"""Added to each component's variance, in units of all values' variance."""
+MAX_EXACT_VALUES = 1_000_000
+"""Above this many values a fit sees a histogram of them instead."""
+NUM_BINS = 1 << 16
+"""Bins of that histogram."""
+SCREENED_VALUES = 2_048
+"""Entries of the summary on which the starts compete."""
+
+# Enough to tell the starts apart; the winner goes on until it converges.
+_SCREENING_STEPS = 100
+_FINAL_STEPS = 1_000
+_SCREENING_TOL = 1e-5
+_FINAL_TOL = 1e-7
+# A likelihood nearer than this is the same up to rounding: the first start keeps the win.
+_SAME_LIKELIHOOD = 1e-9
+# Relative to the values' own size: below this, differences are rounding and not a distribution.
+_CONSTANT_RELATIVE_SPREAD = 1e-6
+_HISTOGRAM_BATCH = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class GaussianFit:
+    """A fitted mixture, its components ordered by mean.
+
+    Parameters
+    ----------
+    mean_K, var_K
+        Means, ascending, and variances, in the unit of the values and in that unit squared.
+    weight_K
+        Shares of the components; they add to 1.
+    mean_log_likelihood
+        Of a value under the mixture; 0 for constant values, where there is no density.
+    num_values
+        Values the fit stands for: the sum of their weights.
+    spread
+        Standard deviation of all values.
+    start
+        Name of the start that won.
+    """
+
+    mean_K: FloatArray
+    var_K: FloatArray
+    weight_K: FloatArray
+    mean_log_likelihood: float
+    num_values: float
+    spread: float
+    start: str
+
+    @property
+    def num_components(self) -> int:
+        """Components K."""
+        return self.mean_K.size
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether all values are the same up to rounding, so that there was nothing to fit."""
+        return self.start == "constant"
+
+    @property
+    def num_parameters(self) -> int:
+        """Free parameters: a mean and a variance each, and all shares but one."""
+        return 3 * self.num_components - 1
+
+    @property
+    def bic(self) -> float:
+        """Bayesian information criterion; lower is better."""
+        return self.num_parameters * math.log(self.num_values) - 2 * self._log_likelihood
+
+    @property
+    def aic(self) -> float:
+        """Akaike's information criterion; lower is better."""
+        return 2 * self.num_parameters - 2 * self._log_likelihood
+
+    @property
+    def _log_likelihood(self) -> float:
+        return self.num_values * self.mean_log_likelihood
+
+    def posterior(self, values_N: NDArray[np.floating]) -> FloatArray:
+        """Chance that each value came from each component, shape (N, K); NaN for NaN."""
+        values_N = np.asarray(values_N, dtype=np.float64).ravel()
+        if self.is_constant:
+            return np.where(np.isnan(values_N)[:, None], np.nan, self.weight_K)
+        joint_KN = _as_row(self.mean_K, self.var_K, self.weight_K).log_joint(values_N)[0]
+        chance_KN = np.exp(joint_KN - joint_KN.max(axis=0))
+        return np.asarray((chance_KN / chance_KN.sum(axis=0)).T)
+
+    def to_json(self) -> dict[str, Any]:
+        """Parameters as plain lists."""
+        return {
+            "means": self.mean_K.tolist(),
+            "variances": self.var_K.tolist(),
+            "weights": self.weight_K.tolist(),
+        }
+
+
+def fit_gaussians(
+    values_N: NDArray[np.floating],
+    num_components: int,
+    *,
+    weights_N: NDArray[np.floating] | None = None,
+    tail: Tail = "low",
+    seed: int = 0,
+) -> GaussianFit:
+    """Fit a Gaussian mixture from several starts and keep the likeliest.
+
+    Parameters
+    ----------
+    values_N
+        Finite values in any order, at least one for each component and at least 2.
+    num_components
+        Components K; 1 gives mean and variance.
+    weights_N
+        How often each value counts, not negative, such as the counts of a
+        :class:`bye_audit.core.histogram.ValueHistogram`. None: once.
+    tail
+        End at which a rare component is looked for.
+    seed
+        Of the k-means++ starts. The result is the same for the same values and seed.
+
+    Returns
+    -------
+    GaussianFit
+        Values that are all the same give equal components, which is an answer.
+
+    Raises
+    ------
+    ValueError
+        If there are too few values, one is not finite, or the weights do not fit.
+
+    Notes
+    -----
+    Expectation-maximisation finds the top nearest to its start. All starts (k-means, k-means++ and
+    tails of several sizes) climb for a while on a summary of 2,048 equal groups; the best goes on
+    there until it converges and then on all the values, up to a million of them. Of more values it
+    sees a histogram of 65,536 bins with the means within the bins.
+
+    Each variance is raised by 1e-3 of the values' variance in each step, as scikit-learn does with
+    its ``reg_covar``: without it a handful of equal values makes a component of its own.
+
+    Examples
+    --------
+    >>> fit = fit_gaussians(np.array([1.0, 1.1, 0.9, 1.0, 3.0, 3.1, 2.9, 3.0]), 2)
+    >>> fit.mean_K.round(2).tolist(), fit.weight_K.round(2).tolist()
+    ([1.0, 3.0], [0.5, 0.5])
+    """
+    values, weights = sorted_values(values_N, weights_N)
+    if num_components < 1:
+        raise ValueError(f"a mixture needs at least 1 component, not {num_components}")
+    if values.size < max(2, num_components):
+        raise ValueError(
+            f"a mixture needs at least {max(2, num_components)} values, got {values.size}"
+        )
+    num_values = float(weights.sum())
+    mean = float(weights @ values) / num_values
+    spread = math.sqrt(float(weights @ (values - mean) ** 2) / num_values)
+    if spread <= _CONSTANT_RELATIVE_SPREAD * max(float(np.abs(values).max()), 1e-12):
+        return _constant_fit(mean, num_components, num_values)
+    scaled = SortedValues((values - mean) / spread, weights)
+    if num_components == 1:
+        # No floor: a single component cannot shrink onto a few values.
+        name, best = "moments", _as_row(np.zeros(1), np.ones(1), np.ones(1))
+    else:
+        name, best = _best_fit(scaled, num_components, tail, seed)
+    bound = float(mean_log_likelihood(scaled.values_N, best, weights[None])[0])
+    best = best.ordered().rescaled(mean, spread)
+    return GaussianFit(
+        mean_K=best.mean_RK[0],
+        var_K=best.var_RK[0],
+        weight_K=best.weight_RK[0],
+        mean_log_likelihood=bound - math.log(spread),
+        num_values=num_values,
+        spread=spread,
+        start=name,
+    )
+
+
+def sorted_values(
+    values_N: NDArray[np.floating], weights_N: NDArray[np.floating] | None = None
+) -> tuple[FloatArray, FloatArray]:
+    """Check values and sort them, or their histogram if there are more than a fit looks at.
+
+    Returns
+    -------
+    values_M, weights_M
+        Ascending, with positive weights. The order of the samples cannot move a result by a
+        rounding error.
+    """
+    values = np.asarray(values_N, dtype=np.float64).ravel()
+    if not np.isfinite(values).all():
+        raise ValueError("a mixture needs finite values")
+    if weights_N is None:
+        if values.size > MAX_EXACT_VALUES:
+            return _histogram_of(values)
+        return np.sort(values), np.ones(values.size)
+    weights = np.asarray(weights_N, dtype=np.float64).ravel()
+    if weights.shape != values.shape:
+        raise ValueError(f"{weights.size} weights do not fit {values.size} values")
+    if not np.isfinite(weights).all() or (weights < 0).any():
+        raise ValueError("weights must be finite and not negative")
+    order = np.argsort(values, kind="stable")
+    order = order[weights[order] > 0]
+    return values[order], weights[order]
+
+
+def grouped(values: SortedValues, max_groups: int) -> SortedValues:
+    """Means and weights of groups of neighbours of about equal weight; few values stay."""
+    if values.size <= max_groups:
+        return values
+    shares = np.arange(1, max_groups) / max_groups
+    cuts = np.unique([values.cut_at(share) for share in shares])
+    weight_N, mean_N, _ = values.parts(cuts[(cuts > 0) & (cuts < values.size)])
+    return SortedValues(mean_N, weight_N)
+
+
+def _histogram_of(values: FloatArray) -> tuple[FloatArray, FloatArray]:
+    low, high = float(values.min()), float(values.max())
+    if low == high:
+        return values[:1], np.array([float(values.size)])
+    histogram = ValueHistogram(low, high, NUM_BINS)
+    for begin in range(0, values.size, _HISTOGRAM_BATCH):
+        histogram.add(values[begin : begin + _HISTOGRAM_BATCH])
+    return histogram.values_and_weights()
+
+
+def _best_fit(
+    values: SortedValues, num_components: int, tail: Tail, seed: int
+) -> tuple[str, Components]:
+    """Climb from every start for a while and from the best to the top."""
+    summary = grouped(values, SCREENED_VALUES)
+    names, starts = make_starts(
+        summary, num_components, tail=tail, seed=seed, variance_floor=VARIANCE_FLOOR
+    )
+    screened = _climb(summary, starts, _SCREENING_TOL, _SCREENING_STEPS)
+    bound_R = mean_log_likelihood(summary.values_N, screened, _weights(summary))
+    winner = int(np.flatnonzero(bound_R >= bound_R.max() - _SAME_LIKELIHOOD)[0])
+    best = screened.take(slice(winner, winner + 1))
+    best = _climb(summary, best, _FINAL_TOL, _FINAL_STEPS)
+    if summary is not values:
+        best = _climb(values, best, _FINAL_TOL, _FINAL_STEPS)
+    return names[winner], best
+
+
+def _climb(values: SortedValues, start: Components, tol: float, max_steps: int) -> Components:
+    return climb(
+        values.values_N,
+        start,
+        weights_RN=_weights(values),
+        tol=tol,
+        max_steps=max_steps,
+        variance_floor=VARIANCE_FLOOR,
+    ).components
+
+
+def _weights(values: SortedValues) -> FloatArray | None:
+    """Weights for the E-step, which is faster without them."""
+    return None if (values.weights_N == 1).all() else values.weights_N[None]
+
+
+def _constant_fit(mean: float, num_components: int, num_values: float) -> GaussianFit:
+    return GaussianFit(
+        mean_K=np.full(num_components, mean),
+        var_K=np.zeros(num_components),
+        weight_K=np.full(num_components, 1 / num_components),
+        mean_log_likelihood=0.0,
+        num_values=num_values,
+        spread=0.0,
+        start="constant",
+    )
+
+
+def _as_row(mean_K: FloatArray, var_K: FloatArray, weight_K: FloatArray) -> Components:
+    return Components(mean_RK=mean_K[None], var_RK=var_K[None], weight_RK=weight_K[None])
