@@ -14,7 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bye_audit.core.expectation import Components, FloatArray, climb, mean_log_likelihood
+from bye_audit.core.expectation import (
+    Components,
+    FloatArray,
+    ascend,
+    climb,
+    mean_log_likelihood,
+)
 from bye_audit.core.histogram import ValueHistogram
 from bye_audit.core.starts import SortedValues, Tail, make_starts
 
@@ -27,11 +33,13 @@ NUM_BINS = 1 << 16
 SCREENED_VALUES = 2_048
 """Entries of the summary on which the starts compete."""
 
-# Enough to tell the starts apart; the winner goes on until it converges.
+# Enough to tell the starts apart; the winner goes on to the top.
 _SCREENING_STEPS = 100
-_FINAL_STEPS = 1_000
 _SCREENING_TOL = 1e-5
-_FINAL_TOL = 1e-7
+_FINAL_CYCLES = 1_000
+_FINAL_TOL = 1e-12
+# A step on all of many values is dear: what is left of the way there is found on groups of them.
+_GROUPED_VALUES = 1 << 15
 # A likelihood nearer than this is the same up to rounding: the first start keeps the win.
 _SAME_LIKELIHOOD = 1e-9
 # Relative to the values' own size: below this, differences are rounding and not a distribution.
@@ -152,8 +160,8 @@ def fit_gaussians(
     -----
     Expectation-maximisation finds the top nearest to its start. All starts (k-means, k-means++ and
     tails of several sizes) climb for a while on a summary of 2,048 equal groups; the best goes on
-    there until it converges and then on all the values, up to a million of them. Of more values it
-    sees a histogram of 65,536 bins with the means within the bins.
+    to the top, there and then on all the values, up to a million of them. Of more values it sees a
+    histogram of 65,536 bins with the means within the bins.
 
     Each variance is raised by 1e-3 of the values' variance in each step, as scikit-learn does with
     its ``reg_covar``: without it a handful of equal values makes a component of its own.
@@ -251,25 +259,29 @@ def _best_fit(
     names, starts = make_starts(
         summary, num_components, tail=tail, seed=seed, variance_floor=VARIANCE_FLOOR
     )
-    screened = _climb(summary, starts, _SCREENING_TOL, _SCREENING_STEPS)
+    screened = climb(
+        summary.values_N,
+        starts,
+        weights_RN=_weights(summary),
+        tol=_SCREENING_TOL,
+        max_steps=_SCREENING_STEPS,
+        variance_floor=VARIANCE_FLOOR,
+    ).components
     bound_R = mean_log_likelihood(summary.values_N, screened, _weights(summary))
     winner = int(np.flatnonzero(bound_R >= bound_R.max() - _SAME_LIKELIHOOD)[0])
     best = screened.take(slice(winner, winner + 1))
-    best = _climb(summary, best, _FINAL_TOL, _FINAL_STEPS)
-    if summary is not values:
-        best = _climb(values, best, _FINAL_TOL, _FINAL_STEPS)
+    for seen in (summary, grouped(values, _GROUPED_VALUES), values):
+        best = ascend(
+            seen.values_N,
+            best,
+            weights_RN=_weights(seen),
+            tol=_FINAL_TOL,
+            max_cycles=_FINAL_CYCLES,
+            variance_floor=VARIANCE_FLOOR,
+        )
+        if seen.size == values.size:
+            break
     return names[winner], best
-
-
-def _climb(values: SortedValues, start: Components, tol: float, max_steps: int) -> Components:
-    return climb(
-        values.values_N,
-        start,
-        weights_RN=_weights(values),
-        tol=tol,
-        max_steps=max_steps,
-        variance_floor=VARIANCE_FLOOR,
-    ).components
 
 
 def _weights(values: SortedValues) -> FloatArray | None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
-from bye_audit.core.expectation import Components, climb, mean_log_likelihood
+from bye_audit.core.expectation import Components, ascend, climb, mean_log_likelihood
 
 TOL, FLOOR = 1e-5, 1e-3
 OPTIONS: dict[str, Any] = {"tol": TOL, "max_steps": 200, "variance_floor": FLOOR}
@@ -123,3 +123,29 @@ def test_no_step_of_a_climb_loses_likelihood(rng: np.random.Generator) -> None:
         now = ended.components
         bounds.append(ended.bound_R[0])
     assert (np.diff(bounds) > -1e-12).all()
+
+
+@settings(max_examples=25)
+@given(seed=st.integers(0, 100_000), num_components=st.integers(1, 3), distance=st.floats(0, 6))
+def test_an_ascent_ends_on_a_top(seed: int, num_components: int, distance: float) -> None:
+    rng = np.random.default_rng(seed)
+    values_N = rng.normal(size=300) + distance * (rng.random(300) < 0.2)
+    values_N = (values_N - values_N.mean()) / values_N.std()
+    start = random_start(rng, num_components)
+    top = ascend(values_N, start, tol=1e-12, max_cycles=3000, variance_floor=FLOOR)
+    beyond = climb(values_N, top, tol=0, max_steps=10, variance_floor=FLOOR)
+    (height,) = mean_log_likelihood(values_N, top)
+    assert beyond.bound_R[0] == pytest.approx(height, abs=1e-9)
+    assert height > mean_log_likelihood(values_N, start)[0] - 1e-6
+
+
+def test_an_ascent_ends_where_scikit_learn_would_stay(rng: np.random.Generator) -> None:
+    values_N = np.where(rng.random(2000) < 0.3, -1.5, 0.6) + rng.normal(size=2000)
+    start = random_start(rng, 2)
+    top = ascend(values_N, start, tol=1e-14, max_cycles=1000, variance_floor=FLOOR)
+    theirs = by_scikit_learn(values_N, top)
+    np.testing.assert_allclose(top.mean_RK[0], theirs.means_[:, 0], atol=1e-6)
+    np.testing.assert_allclose(top.var_RK[0], theirs.covariances_[:, 0], atol=1e-6)
+    np.testing.assert_allclose(top.weight_RK[0], theirs.weights_, atol=1e-6)
+    plain = climb(values_N, start, tol=1e-14, max_steps=20_000, variance_floor=FLOOR)
+    np.testing.assert_allclose(top.mean_RK, plain.components.mean_RK, atol=1e-4)

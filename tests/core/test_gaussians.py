@@ -71,7 +71,7 @@ def test_counts_are_repetitions(seed: int, num_components: int) -> None:
     weighted = fit_gaussians(values, num_components, weights_N=count.astype(float))
     repeated = fit_gaussians(np.repeat(values, count), num_components)
     assert weighted.num_values == count.sum()
-    np.testing.assert_allclose(parameters(weighted), parameters(repeated), atol=5e-3)
+    np.testing.assert_allclose(parameters(weighted), parameters(repeated), atol=1e-4)
 
 
 def test_constant_values_have_equal_components() -> None:
@@ -131,7 +131,7 @@ def test_a_histogram_gives_the_exact_fit_to_a_thousandth(
     difference = np.abs(parameters(streamed) - parameters(exact)).max()
     print(f"{name}: {difference:.1e}")  # noqa: T201 - shown with pytest -s
     assert difference < 1e-3
-    assert streamed.bic == pytest.approx(exact.bic, abs=1e-5 * values.size)
+    assert streamed.bic == pytest.approx(exact.bic, abs=0.5)
 
 
 def test_a_streamed_histogram_of_a_known_range_does_as_well(rng: np.random.Generator) -> None:
