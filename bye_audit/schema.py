@@ -53,6 +53,7 @@ class Reason(StrEnum):
 
     LOW_ENTROPY = "low_attention_entropy"
     IMPLAUSIBLE_ANSWER = "implausible_answer"
+    ATTENTION_ALLOCATION = "unusual_attention_of_heads"
     NOT_SUSPICIOUS = "not_suspicious"
     NO_DECISION = "dataset_decision_removes_nothing"
     NOT_SCORABLE = "not_scorable"
@@ -262,7 +263,11 @@ def provenance_schema() -> dict[str, Any]:
         num_values=count,
     )
     config = _closed(
-        bsi_threshold=number, max_removed_share=share, min_samples=count, seed={"type": "integer"}
+        bsi_threshold=number,
+        max_removed_share=share,
+        min_samples=count,
+        seed={"type": "integer"},
+        tcap={"type": "object"},
     )
     detector = _closed(
         name=text,

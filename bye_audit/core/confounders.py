@@ -11,7 +11,7 @@ So three rules hold.
 3. Even a question may carry the trigger. A split that strata explain is therefore not acted upon,
    but it is told, with the stratum's name.
 
-Shapes: N = samples, R = strata.
+Shapes: N = samples, R = strata, P = strata after pooling.
 """
 
 # ruff: noqa: N815 - fields carry the shape suffixes of the legend above
@@ -75,14 +75,17 @@ class Strata:
             may_explain=self.may_explain,
         )
 
-    def pooled(self, min_size: int = MIN_STRATUM) -> NDArray[np.int64]:
-        """Codes from 0 without gaps; small strata and unknown ones share the last."""
+    def pooling(self, min_size: int = MIN_STRATUM) -> NDArray[np.int64]:
+        """Give the pooled stratum by ``code + 1``; small and unknown ones share the last."""
         codes_N = np.asarray(self.codes_N, dtype=np.int64)
         size_R = np.bincount(codes_N + 1, minlength=len(self.labels) + 1)
         is_large_R = size_R >= min_size
         is_large_R[0] = False
-        number_R = np.where(is_large_R, np.cumsum(is_large_R) - 1, is_large_R.sum())
-        return np.asarray(number_R[codes_N + 1])
+        return np.where(is_large_R, np.cumsum(is_large_R) - 1, is_large_R.sum())
+
+    def pooled(self, min_size: int = MIN_STRATUM) -> NDArray[np.int64]:
+        """Pooled stratum of each sample, from 0."""
+        return self.pooling(min_size)[np.asarray(self.codes_N, dtype=np.int64) + 1]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -220,26 +223,33 @@ class StratumScale:
     Parameters
     ----------
     center_R, scale_R
-        Median and spread of each stratum.
+        Median and spread of each stratum, by ``code + 1``.
     """
 
     center_R: FloatArray
     scale_R: FloatArray
 
-    def standardize(self, values_N: FloatArray, codes_N: NDArray[np.integer]) -> FloatArray:
+    def standardize(
+        self, values_N: NDArray[np.floating], codes_N: NDArray[np.integer]
+    ) -> FloatArray:
         """Distance of each value from its stratum's center, in units of its spread."""
-        return np.asarray((values_N - self.center_R[codes_N]) / self.scale_R[codes_N])
+        rows_N = np.asarray(codes_N, dtype=np.int64) + 1
+        return np.asarray((values_N - self.center_R[rows_N]) / self.scale_R[rows_N])
 
 
-def fit_stratum_scale(values_N: FloatArray, codes_N: NDArray[np.integer]) -> StratumScale:
+def fit_stratum_scale(
+    values_N: FloatArray, strata: Strata, min_size: int = MIN_STRATUM
+) -> StratumScale:
     """Take median and median absolute deviation of each stratum.
 
     Parameters
     ----------
     values_N
         NaN where there is none.
-    codes_N
-        From 0, as :meth:`Strata.pooled` gives them.
+    strata
+        Of the same samples.
+    min_size
+        Strata with fewer samples are pooled.
 
     Returns
     -------
@@ -253,22 +263,32 @@ def fit_stratum_scale(values_N: FloatArray, codes_N: NDArray[np.integer]) -> Str
     are, it is the clean ones that stand out. A group that such a fit finds lies in few strata, and
     :func:`associate` says so.
     """
-    num_strata = int(codes_N.max()) + 1
-    center_R, scale_R = np.full(num_strata, np.nan), np.full(num_strata, np.nan)
+    number_R = strata.pooling(min_size)
+    center_P, scale_P = _robust_moments(values_N, strata.pooled(min_size), int(number_R.max()) + 1)
+    has_values_P = np.isfinite(center_P)
+    if not has_values_P.any():
+        return StratumScale(center_R=np.zeros(number_R.size), scale_R=np.ones(number_R.size))
+    typical = float(np.median(scale_P[has_values_P]))
+    center_P[~has_values_P] = np.median(center_P[has_values_P])
+    scale_P[~has_values_P] = typical
+    # Without any spread every difference would be infinitely far: it counts as it is.
+    scale_P = np.maximum(scale_P, _LEAST_RELATIVE_SCALE * typical) if typical else scale_P * 0 + 1
+    return StratumScale(center_R=center_P[number_R], scale_R=scale_P[number_R])
+
+
+def _robust_moments(
+    values_N: FloatArray, codes_N: NDArray[np.int64], num_strata: int
+) -> tuple[FloatArray, FloatArray]:
+    center_P, scale_P = np.full(num_strata, np.nan), np.full(num_strata, np.nan)
     order = np.argsort(codes_N, kind="stable")
     ends = np.cumsum(np.bincount(codes_N, minlength=num_strata))
-    for code, rows in enumerate(np.split(order, ends[:-1])):
+    for number, rows in enumerate(np.split(order, ends[:-1])):
         values = values_N[rows]
         values = values[np.isfinite(values)]
         if values.size:
-            center_R[code] = np.median(values)
-            scale_R[code] = _MAD_TO_SIGMA * np.median(np.abs(values - center_R[code]))
-    has_values_R = np.isfinite(center_R)
-    typical = float(np.median(scale_R[has_values_R])) if has_values_R.any() else 1.0
-    center_R[~has_values_R] = np.median(center_R[has_values_R]) if has_values_R.any() else 0.0
-    scale_R[~has_values_R] = typical
-    least = _LEAST_RELATIVE_SCALE * typical
-    return StratumScale(center_R=center_R, scale_R=np.maximum(scale_R, least if least > 0 else 1.0))
+            center_P[number] = np.median(values)
+            scale_P[number] = _MAD_TO_SIGMA * np.median(np.abs(values - center_P[number]))
+    return center_P, scale_P
 
 
 def name_group(is_member_N: BoolArray, strata: Mapping[str, Strata]) -> dict[str, Any]:

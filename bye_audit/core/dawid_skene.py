@@ -133,17 +133,15 @@ def fit_dawid_skene(
         yes_PW.sum(axis=1), cast_P, out=np.full(cast_P.size, 0.5), where=cast_P > 0
     )
     objective: list[float] = []
-    has_converged = False
-    total = float(weights_P.sum())
-    for _ in range(max_steps + 1):
-        found = _maximize(
-            yes_PW, no_PW, weights_P * chance_P, weights_P * (1 - chance_P), smoothing
-        )
+    while True:
+        counts = (weights_P * chance_P, weights_P * (1 - chance_P))
+        found = _maximize(yes_PW, no_PW, *counts, smoothing)
         positive_P, negative_P = _log_joint(yes_PW, no_PW, *found)
         evidence_P = np.logaddexp(positive_P, negative_P)
         objective.append(float(weights_P @ evidence_P) + _log_prior(*found, smoothing))
-        has_converged = len(objective) > 1 and objective[-1] - objective[-2] < tol * total
-        if has_converged:
+        gain = objective[-1] - objective[-2] if len(objective) > 1 else np.inf
+        has_converged = bool(gain < tol * weights_P.sum())
+        if has_converged or len(objective) > max_steps:
             break
         chance_P = np.exp(positive_P - evidence_P)
     prevalence, sensitivity_W, specificity_W = found
@@ -207,7 +205,8 @@ def _maximize(
 def _share(part_W: FloatArray, rest_W: FloatArray) -> FloatArray:
     """Part of the whole; one half where there is nothing, which says nothing."""
     whole_W = part_W + rest_W
-    return np.divide(part_W, whole_W, out=np.full(part_W.shape, 0.5), where=whole_W > 0)
+    share_W: FloatArray = np.full(part_W.shape, 0.5)
+    return np.divide(part_W, whole_W, out=share_W, where=whole_W > 0)
 
 
 def _log_joint(

@@ -7,7 +7,7 @@ Shapes: N = samples, B = samples of a batch, L = decoder layers, H = heads of a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from bye_audit.config import DetectConfig
 from bye_audit.core.bsi import LayerProfile
+from bye_audit.core.confounders import Strata
 from bye_audit.core.entropy import normalized_entropy
 from bye_audit.core.mixture import TwoGaussians
 from bye_audit.schema import Decision, Reason
@@ -76,6 +77,8 @@ class Evidence:
         and under its base model. None where they were not computed.
     heads
         Statistics of every head; None where there are none.
+    strata
+        What else sets the samples apart, by name; empty where nothing is known.
     """
 
     entropy_NL: NDArray[np.floating]
@@ -83,6 +86,7 @@ class Evidence:
     answer_logp_N: NDArray[np.floating] | None = None
     answer_logp_base_N: NDArray[np.floating] | None = None
     heads: HeadScores | None = None
+    strata: Mapping[str, Strata] = field(default_factory=dict)
 
     @property
     def has_varying_tokens(self) -> bool:

@@ -113,7 +113,7 @@ def test_a_shift_between_strata_is_taken_out_and_poison_within_is_not(
     clean_N = np.array([0.0, 2.0, 5.0])[codes_N] + noise_N * np.array([1, 2, 4])[codes_N]
     values_N = clean_N + np.where(is_poisoned, 3.0, 0.0)
     assert variance_between(clean_N, codes_N) > 0.9
-    scale = fit_stratum_scale(values_N, codes_N)
+    scale = fit_stratum_scale(values_N, make_strata(codes_N))
     flat_N = scale.standardize(values_N, codes_N)
     assert variance_between(flat_N[~is_poisoned], codes_N[~is_poisoned]) < 0.05
     assert flat_N[is_poisoned].min() > flat_N[~is_poisoned].max()
@@ -123,23 +123,32 @@ def test_a_shift_between_strata_is_taken_out_and_poison_within_is_not(
 def test_standardized_values_do_not_know_the_unit(shift: float, factor: float, seed: int) -> None:
     rng = np.random.default_rng(seed)
     codes_N, values_N = np.arange(60) % 3, rng.normal(0, 1, 60)
-    one = fit_stratum_scale(values_N, codes_N).standardize(values_N, codes_N)
+    strata = make_strata(codes_N)
+    one = fit_stratum_scale(values_N, strata, min_size=5).standardize(values_N, codes_N)
     other_N = values_N * factor + shift
-    other = fit_stratum_scale(other_N, codes_N).standardize(other_N, codes_N)
+    other = fit_stratum_scale(other_N, strata, min_size=5).standardize(other_N, codes_N)
     np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-6)
 
 
 def test_a_stratum_without_spread_does_not_make_outliers(rng: np.random.Generator) -> None:
     codes_N = np.repeat([0, 1, 2], 100)
     values_N = np.where(codes_N == 1, 0.5 + 1e-6 * rng.normal(size=300), rng.normal(0, 0.1, 300))
-    flat_N = fit_stratum_scale(values_N, codes_N).standardize(values_N, codes_N)
+    scale = fit_stratum_scale(values_N, make_strata(codes_N))
+    flat_N = scale.standardize(values_N, codes_N)
     assert np.abs(flat_N[codes_N == 1]).max() < 0.01
 
 
 def test_strata_of_missing_values_are_standardized_like_the_others() -> None:
     values_N = np.array([1.0, 2.0, 3.0, np.nan, np.nan])
     codes_N = np.array([0, 0, 0, 1, 1])
-    scale = fit_stratum_scale(values_N, codes_N)
+    scale = fit_stratum_scale(values_N, make_strata(codes_N), min_size=1)
     assert np.isfinite(scale.center_R).all()
     assert np.isnan(scale.standardize(values_N, codes_N)[3:]).all()
     assert variance_between(np.full(5, 2.0), codes_N) == 0
+
+
+def test_strata_too_small_for_a_median_share_one() -> None:
+    codes_N = np.repeat([0, 1, 2], [100, 3, 4])
+    values_N = np.repeat([0.0, 4.0, 6.0], [100, 3, 4])
+    scale = fit_stratum_scale(values_N, make_strata(codes_N))
+    assert scale.center_R.tolist() == [6, 0, 6, 6], "unknown, kind 0, and the pooled ones"

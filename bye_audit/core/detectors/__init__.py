@@ -11,6 +11,7 @@ from bye_audit.core.detectors.plausibility import (
     detect_plausibility,
     plausibility_suspicion,
 )
+from bye_audit.core.detectors.tcap import TCAP, detect_tcap
 
 __all__ = [
     "DETECTORS",
@@ -20,8 +21,9 @@ __all__ = [
     "bye_suspicion",
     "detect_bye",
     "detect_plausibility",
+    "detect_tcap",
     "plausibility_suspicion",
 ]
 
-DETECTORS: dict[str, Detector] = {detector.name: detector for detector in (BYE, PLAUSIBILITY)}
+DETECTORS: dict[str, Detector] = {detector.name: detector for detector in (BYE, PLAUSIBILITY, TCAP)}
 """Every detector by name."""
