@@ -156,7 +156,8 @@ class TcapConfig:
     min_kappa: float = 0.4
     """Least agreement beyond chance (Cohen's kappa) of two heads that vote together."""
     agree_with: Literal["plausibility"] | None = None
-    """A second witness. Heads that agree with it go first, and a single one is then enough."""
+    """A second witness that must agree. Heads that it agrees with go first, one of them is enough,
+    and without its agreement nothing is removed. None: heads decide alone."""
     min_witness_kappa: float = 0.6
     """Least agreement beyond chance with the second witness."""
 

@@ -21,6 +21,8 @@ _DENSITY_GRID = 256
 # Fewer distinct values have no density to speak of.
 _FEWEST_VALUES = 4
 _LEAST_OVERLAP = 1e-6
+# Five mixtures for each of thousands of heads: the top to a millionth of a nat is near enough.
+_FIT_TOL = 1e-6
 # How much of the minority the valley and the mixture may sort differently.
 _MAX_MISPLACED = 0.25
 # Standard deviations to either side of a mean that an integral looks at, and its points.
@@ -216,7 +218,7 @@ def cut_in_two(
     if values_M.size < _FEWEST_VALUES:
         return []
     fits = [
-        fit_gaussians(values_M, num, weights_N=weights_M, tail="both", seed=seed)
+        fit_gaussians(values_M, num, weights_N=weights_M, tail="both", seed=seed, tol=_FIT_TOL)
         for num in range(1, min(rules.max_components, values_M.size) + 1)
     ]
     best = min(fits, key=lambda fit: fit.aic if rules.criterion == "aic" else fit.bic)

@@ -34,6 +34,8 @@ from bye_audit.errors import StageNotRunError, TooFewSamplesError
 from bye_audit.schema import Decision, Reason
 
 _NAME = "tcap"
+_WITNESS = "plausibility"
+_NO_WITNESS = "Fine-tuning did not make their answers likelier than those of others."
 _MOST_OTHER_GROUPS = 8
 
 
@@ -48,7 +50,7 @@ class Panel:
     members_R
         Samples kept whole that more than half of them vote for.
     witness_kappa
-        Agreement of these with the second witness; 0 without one.
+        Agreement of these with the second witness; None without one.
     has_witness
         Whether it is enough to say that both mean the same samples.
     is_enough
@@ -57,7 +59,7 @@ class Panel:
 
     voters: list[HeadVoter]
     members_R: NDArray[np.bool_]
-    witness_kappa: float
+    witness_kappa: float | None
     has_witness: bool
     is_enough: bool
 
@@ -119,25 +121,26 @@ def detect_tcap(
     values = _read_values(evidence, scale, config)
     require_enough(int(values.has_values_N.sum()), config, "statistics of heads")
     witness_N = _second_witness(evidence, config)
+    witness_R = None if witness_N is None else witness_N[values.rows_R]
     search = HeadSearch(
         values=values,
         scale=scale,
         strata={name: strata.take(values.rows_R) for name, strata in evidence.strata.items()},
         config=config.tcap,
         max_share=config.max_removed_share,
-        witness_R=None if witness_N is None else witness_N[values.rows_R],
+        witness_R=witness_R if config.tcap.agree_with else None,
         seed=config.seed,
     )
     found = search.run(on_layer)
-    panels = form_all_panels(found.voters, search)
-    explained = form_all_panels(found.explained, search)
+    panels = _form_panels(found.voters, search, witness_R)
+    explained = _form_panels(found.explained, search, witness_R)
     statistics = {
         "profiled_layers": list(values.layers),
         "profiled_statistics": list(values.statistics),
         "num_heads_searched": values.num_heads_with_values,
         "num_heads_apart": len({voter.place for voter in found.voters}),
         "num_heads_explained": len({voter.place for voter in found.explained}),
-        "second_witness": None if witness_N is None else config.tcap.agree_with,
+        "second_witness": None if witness_N is None else _WITNESS,
         "heads": [],
         "other_groups": [],
     }
@@ -158,11 +161,13 @@ def detect_tcap(
     return _judge(evidence, chosen, log_odds_N, config, statistics)
 
 
-def form_all_panels(voters: Sequence[HeadVoter], search: HeadSearch) -> list[Panel]:
+def _form_panels(
+    voters: Sequence[HeadVoter], search: HeadSearch, witness_R: NDArray[np.bool_] | None
+) -> list[Panel]:
     """Put the voters together that set the same samples apart, the most convincing panel first.
 
     A panel is as convincing as the least separated of the heads that it takes to be enough; panels
-    that the second witness agrees with come before.
+    that the second witness agrees with come before, if it was asked to choose.
     """
     if not voters:
         return []
@@ -173,23 +178,25 @@ def form_all_panels(voters: Sequence[HeadVoter], search: HeadSearch) -> list[Pan
         seats = numbers[: settings.num_heads]
         cast_R = (votes_RV[:, seats] != NO_VOTE).sum(axis=1)
         members_R = (votes_RV[:, seats] == 1).sum(axis=1) * 2 > cast_R
-        kappa = 0.0
-        if search.witness_R is not None:
-            kappa = float(kappa_with(members_R[:, None].astype(np.int8), search.witness_R)[0])
-        has_witness = kappa >= settings.min_witness_kappa
+        kappa = None
+        if witness_R is not None:
+            kappa = float(kappa_with(members_R[:, None].astype(np.int8), witness_R)[0])
+        has_witness = kappa is not None and kappa >= settings.min_witness_kappa
         panels.append(
             Panel(
                 voters=[voters[number] for number in seats],
                 members_R=members_R,
                 witness_kappa=kappa,
                 has_witness=has_witness,
-                is_enough=has_witness or len(seats) >= settings.min_heads,
+                is_enough=len(seats) >= settings.min_heads
+                or (has_witness and settings.agree_with is not None),
             )
         )
 
     def convincing(panel: Panel) -> tuple[bool, bool, float]:
         last = panel.voters[min(settings.min_heads, len(panel.voters)) - 1]
-        return panel.is_enough, panel.has_witness, last.groups.separation
+        is_preferred = panel.has_witness and settings.agree_with is not None
+        return panel.is_enough, is_preferred, last.groups.separation
 
     return sorted(panels, key=convincing, reverse=True)
 
@@ -213,8 +220,8 @@ def _read_values(evidence: Evidence, scale: HeadScale, config: DetectConfig) -> 
 
 
 def _second_witness(evidence: Evidence, config: DetectConfig) -> NDArray[np.bool_] | None:
-    """Ask the second witness whom it suspects; None if it is not wanted or cannot say."""
-    if config.tcap.agree_with is None or evidence.answer_logp_base_N is None:
+    """Ask the second witness whom it suspects; None if it cannot say."""
+    if evidence.answer_logp_N is None or evidence.answer_logp_base_N is None:
         return None
     try:
         return detect_plausibility(evidence, config).is_suspicious_N
