@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from bye_audit.errors import ConfigError
 
 QUANTIZATIONS = ("none", "8bit", "4bit")
+LayerRuleName = Literal["paper", "reference-code"]
+EntropyName = Literal["renormalised", "literal"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -194,10 +197,28 @@ class DetectConfig:
 
     bsi_threshold: float = 2.0
     """Least Bimodal Separation Index of a sensitive layer (tau_bsi)."""
+    layer_rule: LayerRuleName = "paper"
+    """``paper``: Eq. 7 against the threshold; ``reference-code``: means further apart than twice
+    the sum of the deviations, as the paper's released code has it."""
+    layers: Literal["sensitive", "all"] = "sensitive"
+    """Layers whose entropies are averaged; ``all`` is the paper's ablation without BSI."""
+    clustering: Literal["gmm", "kmeans", "threshold"] = "gmm"
+    """How samples are split by their score; the last two are the paper's baselines (Table 7)."""
+    entropy_threshold: float | str = 4.5
+    """For ``threshold``: entropy below which a sample is suspected, in nats or, with a percent
+    sign, as a share of the largest possible: 4.5 nats are 70.8% of log 576."""
+    entropy: EntropyName = "renormalised"
+    """``renormalised`` over the image tokens, as the released code does, or Eq. 5 ``literal``."""
+    guards: bool = True
+    """Refuse decisions that the paper would take but that clean data may cause."""
     max_removed_share: float = 0.4
     """Largest share of the scored samples that may be removed; above it nothing is."""
     min_samples: int = 20
     """Fewest scored samples a mixture is fitted to."""
+    resamples: int = 100
+    """Bootstrap samples that tell how stable the answer is."""
+    drop_share: float = 0.2
+    """Share that the baseline ``random-drop`` removes."""
     seed: int = 0
     tcap: TcapConfig = field(default_factory=TcapConfig)
     """Settings of the detector of that name."""
@@ -209,8 +230,39 @@ class DetectConfig:
                 "--bsi-threshold must be at least 0": self.bsi_threshold >= 0,
                 "--max-removed-share must be in (0, 0.5]": 0 < self.max_removed_share <= 0.5,
                 "--min-samples must be at least 4": self.min_samples >= 4,
+                "--layer-rule must be paper or reference-code": self.layer_rule
+                in get_args(LayerRuleName),
+                "--layers must be sensitive or all": self.layers in ("sensitive", "all"),
+                "--clustering must be gmm, kmeans or threshold": self.clustering
+                in ("gmm", "kmeans", "threshold"),
+                "--entropy-threshold must be above 0, in nats or with a percent sign": _is_entropy(
+                    self.entropy_threshold
+                ),
+                "--entropy must be renormalised or literal": self.entropy in get_args(EntropyName),
+                "--resamples must be at least 20": self.resamples >= 20,
+                "--drop-share must be in (0, 1)": 0 < self.drop_share < 1,
             }
         )
+
+    @property
+    def is_threshold_a_share(self) -> bool:
+        """Whether the entropy threshold is a share of the largest entropy possible."""
+        return isinstance(self.entropy_threshold, str) and self.entropy_threshold.endswith("%")
+
+    @property
+    def threshold_value(self) -> float:
+        """Entropy threshold in nats, or as a share in (0, 1]."""
+        text = str(self.entropy_threshold)
+        return float(text.removesuffix("%")) / (100 if self.is_threshold_a_share else 1)
+
+
+def _is_entropy(threshold: float | str) -> bool:
+    text = str(threshold)
+    try:
+        value = float(text.removesuffix("%"))
+    except ValueError:
+        return False
+    return 0 < value <= 100 if text.endswith("%") else 0 < value < math.inf
 
 
 def _check(rules: Mapping[str, bool]) -> None:

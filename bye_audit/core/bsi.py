@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bye_audit.config import DetectConfig, LayerRuleName
 from bye_audit.core.mixture import MIN_DELTA_BIC, MixtureFit, TwoGaussians, fit_two_gaussians
 
 
@@ -67,6 +68,50 @@ def bimodal_separation_index(mixture: TwoGaussians) -> float:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class LayerRule:
+    """What makes a layer sensitive.
+
+    Parameters
+    ----------
+    threshold
+        Least BSI; not used by ``reference-code``.
+    name
+        ``paper``: Eq. 7, the BSI reaches the threshold. ``reference-code``: the means are further
+        apart than twice the sum of the standard deviations, as in the paper's released code.
+    is_guarded
+        Whether two Gaussians must also beat one beyond doubt and the low one be the minority.
+    """
+
+    threshold: float = 2.0
+    name: LayerRuleName = "paper"
+    is_guarded: bool = True
+
+    @classmethod
+    def of(cls, config: DetectConfig) -> LayerRule:
+        """Rule that a detection asks for."""
+        return cls(threshold=config.bsi_threshold, name=config.layer_rule, is_guarded=config.guards)
+
+    def is_separated(self, mixture: TwoGaussians | None, delta_bic: float) -> bool:
+        """Whether there are two modes that are apart, whichever of them is the larger."""
+        if mixture is None or (self.is_guarded and delta_bic <= MIN_DELTA_BIC):
+            return False
+        if self.name == "paper":
+            return bimodal_separation_index(mixture) >= self.threshold
+        spreads = math.sqrt(mixture.var_low) + math.sqrt(mixture.var_high)
+        return mixture.mean_high - mixture.mean_low > 2 * spreads
+
+    def selects(self, mixture: TwoGaussians | None, delta_bic: float) -> bool:
+        """Whether the layer is sensitive."""
+        is_low_minority = mixture is not None and mixture.weight_low < 0.5
+        return self.is_separated(mixture, delta_bic) and (is_low_minority or not self.is_guarded)
+
+    def __str__(self) -> str:
+        if self.name == "paper":
+            return f"BSI at least {self.threshold:g}"
+        return "means further apart than twice the sum of the deviations"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class LayerProfile:
     """How one decoder layer's entropies are distributed over the samples.
 
@@ -81,8 +126,7 @@ class LayerProfile:
     delta_bic
         BIC of one Gaussian minus BIC of two: positive where two describe the entropies better.
     is_sensitive
-        True if ``bsi`` reaches the threshold, the layer has two modes beyond doubt and the low
-        one holds the minority of the samples.
+        Whether the :class:`LayerRule` selects the layer.
     num_values
         Samples with a value in this layer.
     """
@@ -98,10 +142,6 @@ class LayerProfile:
     def has_two_modes(self) -> bool:
         """Whether two Gaussians describe the entropies better than one beyond doubt."""
         return self.delta_bic > MIN_DELTA_BIC
-
-    def is_separated(self, threshold: float) -> bool:
-        """Whether the entropies have two modes that are apart, whichever of them is the larger."""
-        return self.has_two_modes and self.bsi >= threshold
 
     @property
     def is_low_minority(self) -> bool:
@@ -122,7 +162,7 @@ class LayerProfile:
 
 def profile_layers(
     entropy_NL: NDArray[np.floating],
-    threshold: float = 2.0,
+    rule: LayerRule | float = 2.0,
     seed: int = 0,
     on_layer: Callable[[int], None] | None = None,
 ) -> list[LayerProfile]:
@@ -132,8 +172,8 @@ def profile_layers(
     ----------
     entropy_NL
         (num_samples, num_layers), comparable over samples; NaN where a sample has no value.
-    threshold
-        Least BSI of a sensitive layer.
+    rule
+        What makes a layer sensitive; a number is the threshold of the default rule.
     seed
         Of the mixture fits.
     on_layer
@@ -146,35 +186,38 @@ def profile_layers(
 
     Notes
     -----
-    Departs from the paper: a layer is sensitive only if (1) two Gaussians describe its entropies
-    better than one beyond doubt (BIC difference above 10): the likeliest mixture of plain Gaussian
-    noise is a handful of outliers beside the rest, and its BSI is above 2 more often than not;
-    (2) the low component is the minority: else the layer tells of a few samples whose attention is
-    *spread*, which is no collapse, and averaged in it would hide one.
+    Departs from the paper, unless the rule is unguarded: a layer is sensitive only if (1) two
+    Gaussians describe its entropies better than one beyond doubt (BIC difference above 10): the
+    likeliest mixture of plain Gaussian noise is a handful of outliers beside the rest, and its BSI
+    is above 2 more often than not; (2) the low component is the minority: else the layer tells of
+    a few samples whose attention is *spread*, which is no collapse, and averaged in it would hide
+    one.
     """
+    rule = rule if isinstance(rule, LayerRule) else LayerRule(threshold=rule)
     profiles = []
     for layer in range(entropy_NL.shape[1]):
         values = np.asarray(entropy_NL[:, layer], dtype=np.float64)
         values = values[np.isfinite(values)]
         fit = fit_two_gaussians(values, seed=seed) if values.size >= 2 else None
-        profiles.append(_layer_profile(layer, fit, threshold))
+        profiles.append(_layer_profile(layer, fit, rule))
         if on_layer is not None:
             on_layer(layer)
     return profiles
 
 
-def _layer_profile(layer: int, fit: MixtureFit | None, threshold: float) -> LayerProfile:
-    bsi = 0.0 if fit is None else bimodal_separation_index(fit.mixture)
-    profile = LayerProfile(
+def _layer_profile(layer: int, fit: MixtureFit | None, rule: LayerRule) -> LayerProfile:
+    if fit is None:
+        return LayerProfile(
+            layer=layer, bsi=0.0, mixture=None, delta_bic=0.0, is_sensitive=False, num_values=0
+        )
+    return LayerProfile(
         layer=layer,
-        bsi=bsi,
-        mixture=None if fit is None else fit.mixture,
-        delta_bic=0.0 if fit is None else fit.delta_bic,
-        is_sensitive=False,
-        num_values=0 if fit is None else fit.num_values,
+        bsi=bimodal_separation_index(fit.mixture),
+        mixture=fit.mixture,
+        delta_bic=fit.delta_bic,
+        is_sensitive=rule.selects(fit.mixture, fit.delta_bic),
+        num_values=fit.num_values,
     )
-    is_sensitive = profile.is_separated(threshold) and profile.is_low_minority
-    return replace(profile, is_sensitive=is_sensitive)
 
 
 def aggregate_entropy(

@@ -102,3 +102,31 @@ def normalized_entropy(entropy_N: ArrayLike, num_image_tokens_N: ArrayLike) -> N
     largest = np.full(num_tokens.shape, np.nan)
     np.log(num_tokens, out=largest, where=num_tokens >= 2)
     return np.asarray(entropy / (largest if entropy.ndim == 1 else largest[:, None]))
+
+
+def literal_entropy(entropy_N: ArrayLike, image_mass_N: ArrayLike) -> NDArray[np.float64]:
+    r"""Eq. 5 on attention that was not renormalised, from what is stored of it.
+
+    Parameters
+    ----------
+    entropy_N
+        Entropies in nats of the attention renormalised over the image tokens; any shape.
+    image_mass_N
+        Share of the attention that the image tokens get as a whole, in [0, 1]; same shape.
+
+    Returns
+    -------
+    numpy.ndarray
+        In nats; NaN where an entropy is.
+
+    Notes
+    -----
+    With weights :math:`A_t = m p_t` of sum m,
+    :math:`-\sum_t A_t \log A_t = m H(p) - m \log m`, so no second pass over the model is needed.
+    Unlike the renormalised entropy it falls with the mass: a sample whose attention goes to the
+    text has little of it, however evenly it looks at the image.
+    """
+    entropy = np.asarray(entropy_N, dtype=np.float64)
+    mass = np.asarray(image_mass_N, dtype=np.float64)
+    log_mass = np.log(mass, out=np.zeros_like(mass), where=mass > 0)
+    return np.asarray(mass * entropy - mass * log_mass)

@@ -162,7 +162,7 @@ def fit_gaussians(
     Notes
     -----
     Expectation-maximisation finds the top nearest to its start. All starts (k-means, k-means++ and
-    tails of several sizes) climb for a while on a summary of 2,048 equal groups; the best goes on
+    tails of several sizes) climb for a while on a summary of at most 2,048 groups; the best goes on
     to the top, there and then on all the values, up to a million of them. Of more values it sees a
     histogram of 65,536 bins with the means within the bins.
 
@@ -182,12 +182,10 @@ def fit_gaussians(
         raise ValueError(
             f"a mixture needs at least {max(2, num_components)} values, got {values.size}"
         )
+    scaled, mean, spread = standardized(SortedValues(values, weights))
     num_values = float(weights.sum())
-    mean = float(weights @ values) / num_values
-    spread = math.sqrt(float(weights @ (values - mean) ** 2) / num_values)
-    if spread <= _CONSTANT_RELATIVE_SPREAD * max(float(np.abs(values).max()), 1e-12):
+    if spread == 0:
         return _constant_fit(mean, num_components, num_values)
-    scaled = SortedValues((values - mean) / spread, weights)
     if num_components == 1:
         # No floor: a single component cannot shrink onto a few values.
         name, best = "moments", _as_row(np.zeros(1), np.ones(1), np.ones(1))
@@ -234,12 +232,30 @@ def sorted_values(
     return values[order], weights[order]
 
 
+def standardized(values: SortedValues) -> tuple[SortedValues, float, float]:
+    """Values with mean 0 and variance 1, and what their mean and standard deviation were.
+
+    The deviation is 0, and the values are left alone, where all are the same up to rounding.
+    """
+    x_N, weight_N = values.values_N, values.weights_N
+    num_values = float(weight_N.sum())
+    mean = float(weight_N @ x_N) / num_values
+    spread = math.sqrt(float(weight_N @ (x_N - mean) ** 2) / num_values)
+    if spread <= _CONSTANT_RELATIVE_SPREAD * max(float(np.abs(x_N).max()), 1e-12):
+        return values, mean, 0.0
+    return SortedValues((x_N - mean) / spread, weight_N), mean, spread
+
+
 def grouped(values: SortedValues, max_groups: int) -> SortedValues:
-    """Means and weights of groups of neighbours of about equal weight; few values stay."""
+    """Means and weights of groups of neighbours, cut by rank and by value; few values stay.
+
+    Cuts by rank alone would make groups that bridge the gap between two modes.
+    """
     if values.size <= max_groups:
         return values
-    shares = np.arange(1, max_groups) / max_groups
-    cuts = np.unique([values.cut_at(share) for share in shares])
+    by_rank = [values.cut_at(share) for share in np.linspace(0, 1, max_groups // 2)]
+    places = np.linspace(values.values_N[0], values.values_N[-1], max_groups // 2)
+    cuts = np.union1d(by_rank, np.searchsorted(values.values_N, places))
     weight_N, mean_N, _ = values.parts(cuts[(cuts > 0) & (cuts < values.size)])
     return SortedValues(mean_N, weight_N)
 
@@ -254,11 +270,20 @@ def _histogram_of(values: FloatArray) -> tuple[FloatArray, FloatArray]:
     return histogram.values_and_weights()
 
 
-def _best_fit(
-    values: SortedValues, num_components: int, tail: Tail, seed: int, tol: float
-) -> tuple[str, Components]:
-    """Climb from every start for a while and from the best to the top."""
-    summary = grouped(values, SCREENED_VALUES)
+def screened_starts(
+    summary: SortedValues, num_components: int, tail: Tail, seed: int
+) -> tuple[list[str], Components, FloatArray]:
+    """Let every start climb for a while.
+
+    Returns
+    -------
+    list of str
+        Names of the starts.
+    Components
+        Where they have come to.
+    bound_R
+        Mean log-likelihood of a value there.
+    """
     names, starts = make_starts(
         summary, num_components, tail=tail, seed=seed, variance_floor=VARIANCE_FLOOR
     )
@@ -270,7 +295,15 @@ def _best_fit(
         max_steps=_SCREENING_STEPS,
         variance_floor=VARIANCE_FLOOR,
     ).components
-    bound_R = mean_log_likelihood(summary.values_N, screened, _weights(summary))
+    return names, screened, mean_log_likelihood(summary.values_N, screened, _weights(summary))
+
+
+def _best_fit(
+    values: SortedValues, num_components: int, tail: Tail, seed: int, tol: float
+) -> tuple[str, Components]:
+    """Climb from every start for a while and from the best to the top."""
+    summary = grouped(values, SCREENED_VALUES)
+    names, screened, bound_R = screened_starts(summary, num_components, tail, seed)
     winner = int(np.flatnonzero(bound_R >= bound_R.max() - _SAME_LIKELIHOOD)[0])
     best = screened.take(slice(winner, winner + 1))
     for seen in (summary, grouped(values, _GROUPED_VALUES), values):

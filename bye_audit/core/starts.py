@@ -49,6 +49,10 @@ class SortedValues:
         sums_N = self._sums_3N[0]
         return int(np.searchsorted(sums_N, share * sums_N[-1] * (1 - 1e-12)))
 
+    def weight_up_to(self, edges_E: FloatArray) -> FloatArray:
+        """Weight of the values up to and including each edge."""
+        return np.asarray(self._sums_3N[0][np.searchsorted(self.values_N, edges_E, side="right")])
+
     def parts(self, cuts: NDArray[np.integer]) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Weight, mean and variance of the parts between cuts, none of which may be empty."""
         edges = np.concatenate([[0], cuts, [self.size]])
@@ -121,6 +125,11 @@ def _splits(
         if tail == "both" and rest >= 2 and low < high:
             middle = _kmeans(values, low, high, rest - 1)
             yield f"both tails {share:.1%}", np.r_[low, middle, high]
+
+
+def two_means_cut(values: SortedValues) -> int:
+    """Entry at which the upper of the two parts with the least variance within begins."""
+    return int(_kmeans(values, 0, values.size, 2)[0])
 
 
 def _kmeans(values: SortedValues, begin: int, end: int, num_parts: int) -> NDArray[np.integer]:

@@ -7,7 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bye_audit.core.bsi import aggregate_entropy, bimodal_separation_index, profile_layers
+from bye_audit.core.bsi import (
+    LayerRule,
+    aggregate_entropy,
+    bimodal_separation_index,
+    profile_layers,
+)
 from bye_audit.core.mixture import TwoGaussians
 
 FINITE = st.floats(-10, 10)
@@ -70,10 +75,44 @@ def test_noise_is_never_sensitive_though_its_likeliest_split_is_far_apart(seed: 
 
 def test_constant_and_empty_layers_are_not_sensitive_even_at_threshold_zero() -> None:
     entropy_NL = np.stack([np.full(30, 2.0), np.full(30, np.nan)], axis=1)
-    constant, empty = profile_layers(entropy_NL, threshold=0.0)
+    constant, empty = profile_layers(entropy_NL, 0.0)
     assert (constant.bsi, constant.is_sensitive, constant.num_values) == (0.0, False, 30)
     assert (empty.mixture, empty.is_sensitive, empty.num_values) == (None, False, 0)
     assert empty.to_json()["mixture"] is None
+
+
+def mixture_of(distance: float, var_low: float, var_high: float, weight: float) -> TwoGaussians:
+    return TwoGaussians(
+        mean_low=0, mean_high=distance, var_low=var_low, var_high=var_high, weight_low=weight
+    )
+
+
+def test_the_rule_of_the_reference_code_by_hand() -> None:
+    rule = LayerRule(name="reference-code")
+    # Deviations 0.5 and 1: the means must be more than 3 apart.
+    assert not rule.selects(mixture_of(3.0, 0.25, 1.0, 0.1), 100)
+    assert rule.selects(mixture_of(3.01, 0.25, 1.0, 0.1), 100)
+    # Eq. 7 asks for 2 * sqrt(1.25) = 2.24 only.
+    assert LayerRule().selects(mixture_of(2.25, 0.25, 1.0, 0.1), 100)
+    assert "twice the sum" in str(rule)
+
+
+@given(distance=st.floats(0, 20), var_low=VARIANCE, var_high=VARIANCE)
+def test_the_rule_of_the_reference_code_is_never_laxer(
+    distance: float, var_low: float, var_high: float
+) -> None:
+    mixture = mixture_of(distance, var_low, var_high, 0.1)
+    if LayerRule(name="reference-code").selects(mixture, 100):
+        assert LayerRule().selects(mixture, 100)
+
+
+def test_only_a_guarded_rule_asks_for_two_modes_and_a_low_minority() -> None:
+    far = mixture_of(5.0, 1.0, 1.0, 0.9)
+    assert LayerRule(is_guarded=False).selects(far, -20)
+    assert not LayerRule().selects(far, -20)
+    assert LayerRule().is_separated(far, 20)
+    assert not LayerRule().selects(far, 20), "the low component is the majority"
+    assert not LayerRule(is_guarded=False).selects(None, 0)
 
 
 def test_aggregation_is_the_mean_over_the_sensitive_layers() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from bye_audit.core.entropy import attention_entropy, normalized_entropy
+from bye_audit.core.entropy import attention_entropy, literal_entropy, normalized_entropy
 
 ATTENTION_ROWS = arrays(
     np.float64, st.tuples(st.integers(1, 4), st.integers(1, 40)), elements=st.floats(0, 1)
@@ -71,3 +71,12 @@ def test_normalized_entropy_is_a_share_of_log_t() -> None:
     shares = normalized_entropy(entropy_NL, [16, 64, 1])
     np.testing.assert_allclose(shares[:2], [[1.0, 0.5], [1.0, 0.5]], rtol=1e-12)
     assert np.isnan(shares[2]).all(), "one token has no spread to speak of"
+
+
+@given(ATTENTION_ROWS)
+def test_eq_5_taken_literally_follows_from_what_is_stored(attention_NT: np.ndarray) -> None:
+    # No more than all of the attention.
+    attention_NT = attention_NT / max(1.0, attention_NT.sum(axis=1).max())
+    stored = literal_entropy(attention_entropy(attention_NT), attention_NT.sum(axis=1))
+    computed = attention_entropy(attention_NT, renormalize=False)
+    np.testing.assert_allclose(stored, computed, rtol=1e-9, atol=1e-12)

@@ -104,11 +104,13 @@ def test_values_that_cannot_be_fitted_are_refused(
         fit_gaussians(np.array(values), 3, weights_N=None if weights is None else np.array(weights))
 
 
-def test_groups_of_a_summary_have_equal_weight_and_all_of_it(rng: np.random.Generator) -> None:
-    values = np.sort(rng.normal(size=10_000))
+def test_groups_of_a_summary_are_small_and_hold_all(rng: np.random.Generator) -> None:
+    values = np.sort(np.concatenate([rng.normal(size=9_000), rng.normal(50, 1, 1_000)]))
     summary = grouped(SortedValues(values, np.ones(10_000)), 500)
-    np.testing.assert_allclose(summary.weights_N, 20)
-    np.testing.assert_allclose(summary.values_N, values.reshape(500, 20).mean(axis=1))
+    assert 250 <= summary.size <= 500
+    assert summary.weights_N.max() <= 10_000 / 249 + 1
+    assert summary.weights_N @ summary.values_N == pytest.approx(values.sum())
+    assert not ((summary.values_N > 5) & (summary.values_N < 45)).any(), "no group bridges a gap"
 
 
 MANY = {
