@@ -144,10 +144,6 @@ class TcapConfig:
     """Least share of the samples that a group may have."""
     max_overlap: float = 0.157
     """Most area that the densities of both groups may have in common: that of BSI 2."""
-    max_valley: float = 2 / 3
-    """Most that the density between the groups may be, as a share of the minority's peak."""
-    min_valley_sigmas: float = 4.0
-    """How sure it must be that it is lower, in standard errors."""
     min_shift: float = 0.02
     """Least distance of the groups' mean shares of attention: less is rounding, not allocation."""
     vote_threshold: float = 0.5

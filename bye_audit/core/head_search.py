@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +22,7 @@ from bye_audit.core.confounders import (
     fit_stratum_scale,
     variance_between,
 )
-from bye_audit.core.groups import GroupRules, cut_in_two
+from bye_audit.core.groups import cut_in_two
 from bye_audit.core.head_values import HeadScale, HeadValues
 from bye_audit.core.histogram import ValueHistogram
 from bye_audit.core.voting import HeadVoter, kappa_with
@@ -33,8 +32,6 @@ FloatArray = NDArray[np.float64]
 # Values within strata are in units of a stratum's spread: beyond this all are outliers alike.
 _FARTHEST = 32.0
 _NUM_BINS = 1024
-# Neighbouring bins are not told apart.
-_BANDWIDTH_BINS = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -108,10 +105,12 @@ class HeadSearch:
 
     def votes_of(self, voter: HeadVoter) -> NDArray[np.int8]:
         """Votes of a head on the samples kept whole."""
-        number = self.values.statistics.index(voter.statistic)
-        values_R = self._values(number, self.values.layers.index(voter.layer), voter.head)
+        return voter.vote(self.compared(voter), threshold=self.config.vote_threshold)
+
+    def compared(self, voter: HeadVoter) -> FloatArray:
+        """Give a head's values on the samples kept whole, as its groups know them."""
         codes_R = None if voter.confounder is None else self.strata[voter.confounder].codes_N
-        return voter.vote(values_R, codes_R, threshold=self.config.vote_threshold)
+        return voter.compare(self._values_of(voter), codes_R)
 
     def explanation_of(self, is_member_R: NDArray[np.bool_]) -> Association | None:
         """Give the confounder that tells a group from the rest, if one does."""
@@ -131,6 +130,10 @@ class HeadSearch:
     def _trust(self, voter: HeadVoter) -> tuple[float, float]:
         kappa = self.witness_kappa(voter)
         return kappa if self.agrees(voter) else 0.0, voter.groups.separation
+
+    def _values_of(self, voter: HeadVoter) -> FloatArray:
+        number = self.values.statistics.index(voter.statistic)
+        return self._values(number, self.values.layers.index(voter.layer), voter.head)
 
     def _values(self, number: int, row: int, head: int) -> FloatArray:
         return self.values.values_RSLH[:, number, row, head].astype(np.float64)
@@ -176,10 +179,11 @@ class HeadSearch:
         self, number: int, row: int, head: int, histogram: ValueHistogram, series: tuple[int, ...]
     ) -> Iterator[HeadVoter]:
         """Give a voter for each way to cut a head's values in two."""
-        values_M, weights_M = histogram.values_and_weights(*series)
-        bandwidth = _BANDWIDTH_BINS * histogram.bin_width
         for groups in cut_in_two(
-            values_M, weights_M, rules=self._rules(), least_bandwidth=bandwidth, seed=self.seed
+            *histogram.values_and_weights(*series),
+            max_components=self.config.max_components,
+            criterion=self.config.criterion,
+            seed=self.seed,
         ):
             yield HeadVoter(
                 statistic=self.values.statistics[number],
@@ -192,7 +196,9 @@ class HeadSearch:
         """Choose the cut that the second witness agrees with, else the one best separated."""
         kept = []
         for voter in options:
-            if not (self.agrees(voter) or voter.groups.keeps(self._rules())):
+            if not self.config.min_share <= voter.groups.share < self.max_share:
+                continue
+            if voter.groups.overlap > self.config.max_overlap and not self.agrees(voter):
                 continue
             voter = replace(voter, shift=self._shift(voter))
             if abs(voter.shift) >= self.config.min_shift:
@@ -201,26 +207,8 @@ class HeadSearch:
 
     def _shift(self, voter: HeadVoter) -> float:
         """Mean of the minority minus mean of the others, on the statistic's own scale."""
-        number = self.values.statistics.index(voter.statistic)
-        values_R = self._values(number, self.values.layers.index(voter.layer), voter.head)
-        raw_R, votes_R = self.scale.restore(voter.statistic, values_R), self.votes_of(voter)
+        raw_R = self.scale.restore(voter.statistic, self._values_of(voter))
+        votes_R = self.votes_of(voter)
         if not (votes_R == 1).any() or not (votes_R == 0).any():
             return 0.0
         return float(raw_R[votes_R == 1].mean() - raw_R[votes_R == 0].mean())
-
-    def _rules(self) -> GroupRules:
-        return group_rules(self.config, self.max_share)
-
-
-def group_rules(config: TcapConfig, max_share: float) -> GroupRules:
-    """Take from the settings what concerns a single head's groups."""
-    criterion: Literal["aic", "bic"] = config.criterion
-    return GroupRules(
-        max_components=config.max_components,
-        criterion=criterion,
-        min_share=config.min_share,
-        max_share=max_share,
-        max_overlap=config.max_overlap,
-        max_valley=config.max_valley,
-        min_valley_sigmas=config.min_valley_sigmas,
-    )

@@ -19,6 +19,8 @@ from bye_audit.core.groups import TwoGroups
 FloatArray = NDArray[np.float64]
 VoteArray = NDArray[np.int8]
 
+_BEYOND = 0.5
+
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class HeadVoter:
@@ -50,10 +52,10 @@ class HeadVoter:
         """Layer and head."""
         return self.layer, self.head
 
-    def chance(
+    def compare(
         self, values_N: NDArray[np.floating], codes_N: NDArray[np.integer] | None = None
     ) -> FloatArray:
-        """Chance that each sample is of the minority; NaN where it has no value.
+        """Put scaled values as the groups know them: as they are, or within their strata.
 
         Parameters
         ----------
@@ -62,22 +64,24 @@ class HeadVoter:
         codes_N
             Strata of ``confounder``, if there is one.
         """
-        values_N = np.asarray(values_N, dtype=np.float64)
-        if self.stratum_scale is not None:
-            assert codes_N is not None, "a voter within strata is told the strata"
-            values_N = self.stratum_scale.standardize(values_N, codes_N)
-        return self.groups.minority_chance(values_N)
+        if self.stratum_scale is None:
+            return np.asarray(values_N, dtype=np.float64)
+        assert codes_N is not None, "a voter within strata is told the strata"
+        return self.stratum_scale.standardize(values_N, codes_N)
 
-    def vote(
-        self,
-        values_N: NDArray[np.floating],
-        codes_N: NDArray[np.integer] | None = None,
-        *,
-        threshold: float,
-    ) -> VoteArray:
+    def vote(self, compared_N: FloatArray, *, threshold: float) -> VoteArray:
         """1 where the chance is above the threshold, 0 elsewhere, NO_VOTE where there is none."""
-        chance_N = self.chance(values_N, codes_N)
+        chance_N = self.groups.minority_chance(compared_N)
         return np.where(np.isnan(chance_N), NO_VOTE, chance_N > threshold).astype(np.int8)
+
+    def distance(self, compared_N: FloatArray) -> FloatArray:
+        """How far each sample is on the way from the majority's mean, 0, to the minority's, 1.
+
+        Held a little beyond either, so that no single head outweighs a panel.
+        """
+        start = self.groups.majority_mean
+        way = self.groups.minority_mean - start
+        return np.clip((compared_N - start) / way, -_BEYOND, 1 + _BEYOND)
 
     def to_json(self) -> dict[str, Any]:
         """Say what it looks at and how well that separates, as plain values."""
