@@ -296,6 +296,8 @@ def _judge_all(
     truth = is_poisoned[[row_of[sample_id] for sample_id in scored.sample_id.to_pylist()]]
     scores, bsi, sensitive = {}, {}, []
     for name, detector in DETECTORS.items():
+        if detector.is_baseline:
+            continue
         detection = detector.detect(scored.evidence, DetectConfig())
         metrics = precision_recall_f1(detection.is_suspicious_N, truth)
         scores[name] = DetectorScore(

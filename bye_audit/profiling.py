@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from bye_audit.config import DetectConfig
-from bye_audit.core.bsi import LayerProfile, profile_layers
+from bye_audit.core.bsi import LayerProfile, LayerRule, profile_layers
 from bye_audit.errors import TooFewSamplesError
 from bye_audit.progress import SILENT, Progress
 
@@ -28,7 +28,7 @@ def profile_stage(
     tables
         After ``score``.
     config
-        Threshold and seed; the paper's when None.
+        Rule, entropy and seed; the paper's when None.
     progress
         Told of each layer.
 
@@ -47,7 +47,7 @@ def profile_stage(
     from bye_audit.store.evidence import read_evidence
 
     config = config or DetectConfig()
-    scored = read_evidence(tables)
+    scored = read_evidence(tables, with_image_mass=config.entropy == "literal")
     num_samples = len(scored.sample_id)
     if num_samples < config.min_samples:
         raise TooFewSamplesError(
@@ -57,8 +57,8 @@ def profile_stage(
         )
     with progress.task("Profiling layers", scored.num_layers, "layers") as task:
         layers = profile_layers(
-            scored.evidence.comparable_entropy(),
-            config.bsi_threshold,
+            scored.evidence.comparable_entropy(config.entropy),
+            LayerRule.of(config),
             config.seed,
             lambda layer: task.advance(note=f"layer {layer}"),
         )

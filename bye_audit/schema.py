@@ -54,6 +54,7 @@ class Reason(StrEnum):
     LOW_ENTROPY = "low_attention_entropy"
     IMPLAUSIBLE_ANSWER = "implausible_answer"
     ATTENTION_ALLOCATION = "unusual_attention_of_heads"
+    RANDOM_DROP = "dropped_at_random"
     NOT_SUSPICIOUS = "not_suspicious"
     NO_DECISION = "dataset_decision_removes_nothing"
     NOT_SCORABLE = "not_scorable"
@@ -264,8 +265,16 @@ def provenance_schema() -> dict[str, Any]:
     )
     config = _closed(
         bsi_threshold=number,
+        layer_rule={"enum": ["paper", "reference-code"]},
+        layers={"enum": ["sensitive", "all"]},
+        clustering={"enum": ["gmm", "kmeans", "threshold"]},
+        entropy_threshold={"type": ["number", "string"]},
+        entropy={"enum": ["renormalised", "literal"]},
+        guards=flag,
         max_removed_share=share,
         min_samples=count,
+        resamples=count,
+        drop_share=share,
         seed={"type": "integer"},
         tcap={"type": "object"},
     )
@@ -275,6 +284,7 @@ def provenance_schema() -> dict[str, Any]:
         is_low_suspicious=flag,
         config=config,
         sensitive_layers=_list(count),
+        averaged_layers=_list(count),
         layers=_list(layer),
         mixture=_or_null(mixture),
         cut=_or_null(number),

@@ -162,7 +162,7 @@ def score(
 
 @bye_audit.command()
 @shared.audit_argument
-@shared.detect_options
+@shared.layer_options
 @shared.json_option
 def profile(audit: str, as_json: bool, **options: Any) -> None:
     """Measure how bimodal each layer is."""

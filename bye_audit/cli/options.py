@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import click
 
-from bye_audit.config import QUANTIZATIONS, DetectConfig, FinetuneConfig, ScoreConfig
+from bye_audit.config import (
+    QUANTIZATIONS,
+    DetectConfig,
+    EntropyName,
+    FinetuneConfig,
+    LayerRuleName,
+    ScoreConfig,
+)
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Decorator = Callable[[Command], Command]
@@ -35,7 +42,7 @@ detector_option = click.option(
     default="bye",
     show_default=True,
     help="bye: collapse of attention, the paper's. plausibility: answers that only the "
-    "fine-tuned model finds likely.",
+    "fine-tuned model finds likely. For comparison, none and random-drop look at nothing.",
 )
 
 
@@ -193,8 +200,8 @@ def _layer_list(
         raise click.BadParameter("layers are numbers with commas between, as in 3,5") from error
 
 
-def detect_options(command: Command) -> Command:
-    """Add the settings of the detection."""
+def layer_options(command: Command) -> Command:
+    """Add the settings of what makes a layer sensitive."""
     default = DetectConfig()
     return _apply(
         command,
@@ -203,13 +210,73 @@ def detect_options(command: Command) -> Command:
             default.bsi_threshold,
             "Least Bimodal Separation Index of a sensitive layer.",
         ),
+        _choice(
+            "--layer-rule",
+            get_args(LayerRuleName),
+            default.layer_rule,
+            "What makes a layer sensitive: the paper's Eq. 7, or the rule of its released code, "
+            "which asks for means further apart than twice the sum of the deviations.",
+        ),
+        _choice(
+            "--entropy",
+            get_args(EntropyName),
+            default.entropy,
+            "Of attention renormalised over the image tokens, or Eq. 5 taken literally.",
+        ),
+        click.option(
+            "--guards/--no-guards",
+            default=default.guards,
+            show_default=True,
+            help="Refuse what clean data may cause; without, the paper's rule as it is published.",
+        ),
+        _number("--min-samples", default.min_samples, "Fewest scored samples that are evaluated."),
+    )
+
+
+def detect_options(command: Command) -> Command:
+    """Add the settings of the detection."""
+    default = DetectConfig()
+    return _apply(
+        layer_options(command),
+        _choice(
+            "--layers",
+            ("sensitive", "all"),
+            default.layers,
+            "Layers that bye averages; all is the paper's ablation without BSI.",
+        ),
+        _choice(
+            "--clustering",
+            ("gmm", "kmeans", "threshold"),
+            default.clustering,
+            "How bye splits the samples: Gaussian mixture, or a baseline of the paper's Table 7.",
+        ),
+        click.option(
+            "--entropy-threshold",
+            callback=_entropy_threshold,
+            default=f"{default.entropy_threshold}",
+            show_default=True,
+            metavar="NATS|SHARE%",
+            help="For --clustering threshold: entropy below which a sample is suspected, in nats "
+            "or as a share of the largest possible (4.5 nats are 70.8% of log 576).",
+        ),
         _number(
             "--max-removed-share",
             default.max_removed_share,
             "Largest share of the scored samples that may be removed; above it nothing is.",
         ),
-        _number("--min-samples", default.min_samples, "Fewest scored samples that are evaluated."),
+        _number("--resamples", default.resamples, "Bootstrap samples that show how stable it is."),
+        _number("--drop-share", default.drop_share, "Share that the baseline random-drop removes."),
     )
+
+
+def _entropy_threshold(
+    _context: click.Context, _parameter: click.Parameter, value: str
+) -> float | str:
+    try:
+        return float(value)
+    except ValueError:
+        # In percent, or a fault that the settings will name.
+        return value
 
 
 def take_config(config_type: type[Any], options: dict[str, Any]) -> Any:
@@ -220,6 +287,12 @@ def take_config(config_type: type[Any], options: dict[str, Any]) -> Any:
 
 def _number(name: str, default: float, text: str) -> Decorator[Any]:
     return click.option(name, type=type(default), default=default, show_default=True, help=text)
+
+
+def _choice(name: str, values: tuple[str, ...], default: str, text: str) -> Decorator[Any]:
+    return click.option(
+        name, type=click.Choice(values), default=default, show_default=True, help=text
+    )
 
 
 def _apply(command: Command, *decorators: Decorator[Any]) -> Command:

@@ -14,7 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bye_audit.config import DetectConfig, LayerRuleName
-from bye_audit.core.mixture import MIN_DELTA_BIC, MixtureFit, TwoGaussians, fit_two_gaussians
+from bye_audit.core.mixture import (
+    MIN_DELTA_BIC,
+    MixtureFit,
+    TwoGaussians,
+    fit_two_gaussians,
+    fit_two_gaussians_once,
+)
 
 
 def bimodal_separation_index(mixture: TwoGaussians) -> float:
@@ -80,6 +86,8 @@ class LayerRule:
         apart than twice the sum of the standard deviations, as in the paper's released code.
     is_guarded
         Whether two Gaussians must also beat one beyond doubt and the low one be the minority.
+        Without, Eq. 6 is fitted as the released code does, from one start: the likeliest fit of
+        mere noise is often far apart.
     """
 
     threshold: float = 2.0
@@ -90,6 +98,12 @@ class LayerRule:
     def of(cls, config: DetectConfig) -> LayerRule:
         """Rule that a detection asks for."""
         return cls(threshold=config.bsi_threshold, name=config.layer_rule, is_guarded=config.guards)
+
+    def fit(self, values_N: NDArray[np.floating], seed: int) -> MixtureFit:
+        """Fit Eq. 6."""
+        if self.is_guarded:
+            return fit_two_gaussians(values_N, seed=seed)
+        return fit_two_gaussians_once(values_N)
 
     def is_separated(self, mixture: TwoGaussians | None, delta_bic: float) -> bool:
         """Whether there are two modes that are apart, whichever of them is the larger."""
@@ -198,7 +212,7 @@ def profile_layers(
     for layer in range(entropy_NL.shape[1]):
         values = np.asarray(entropy_NL[:, layer], dtype=np.float64)
         values = values[np.isfinite(values)]
-        fit = fit_two_gaussians(values, seed=seed) if values.size >= 2 else None
+        fit = rule.fit(values, seed) if values.size >= 2 else None
         profiles.append(_layer_profile(layer, fit, rule))
         if on_layer is not None:
             on_layer(layer)

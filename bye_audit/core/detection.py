@@ -14,11 +14,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bye_audit.config import DetectConfig
+from bye_audit.config import DetectConfig, EntropyName
 from bye_audit.core.bsi import LayerProfile
 from bye_audit.core.confounders import Strata
-from bye_audit.core.entropy import normalized_entropy
+from bye_audit.core.entropy import literal_entropy, normalized_entropy
 from bye_audit.core.mixture import TwoGaussians
+from bye_audit.errors import StageNotRunError
 from bye_audit.schema import Decision, Reason
 
 FloatArray = NDArray[np.float64]
@@ -69,7 +70,9 @@ class Evidence:
     Parameters
     ----------
     entropy_NL
-        Attention entropies in nats.
+        Attention entropies in nats, of attention renormalised over the image tokens.
+    image_mass_NL
+        Share of the attention on the image tokens, in [0, 1]. None where it was not read.
     num_image_tokens_N
         Image tokens T of each sample; None: the same for all.
     answer_logp_N, answer_logp_base_N
@@ -82,6 +85,7 @@ class Evidence:
     """
 
     entropy_NL: NDArray[np.floating]
+    image_mass_NL: NDArray[np.floating] | None = None
     num_image_tokens_N: NDArray[np.integer] | None = None
     answer_logp_N: NDArray[np.floating] | None = None
     answer_logp_base_N: NDArray[np.floating] | None = None
@@ -94,12 +98,31 @@ class Evidence:
         tokens = self.num_image_tokens_N
         return tokens is not None and np.unique(tokens).size > 1
 
-    def comparable_entropy(self) -> FloatArray:
-        """Entropies that compare over samples: nats, or shares of log T where T varies."""
+    def nats(self, kind: EntropyName = "renormalised") -> FloatArray:
+        """Entropies of the renormalised attention, or of the attention as it is."""
         entropy_NL = np.asarray(self.entropy_NL, dtype=np.float64)
-        if self.has_varying_tokens and self.num_image_tokens_N is not None:
-            return normalized_entropy(entropy_NL, self.num_image_tokens_N)
-        return entropy_NL
+        if kind == "renormalised":
+            return entropy_NL
+        if self.image_mass_NL is None:
+            raise StageNotRunError(
+                "Eq. 5 on attention as it is needs the attention's mass on the image tokens, which "
+                "was not stored.",
+                hint="Run `bye-audit score AUDIT --restart`, or use `--entropy renormalised`.",
+            )
+        return literal_entropy(entropy_NL, self.image_mass_NL)
+
+    def shares(self, kind: EntropyName = "renormalised") -> FloatArray:
+        """Entropies as shares of log T."""
+        if self.num_image_tokens_N is None:
+            raise StageNotRunError(
+                "An entropy threshold in percent needs the number of image tokens.",
+                hint="Give the threshold in nats.",
+            )
+        return normalized_entropy(self.nats(kind), self.num_image_tokens_N)
+
+    def comparable_entropy(self, kind: EntropyName = "renormalised") -> FloatArray:
+        """Entropies that compare over samples: nats, or shares of log T where T varies."""
+        return self.shares(kind) if self.has_varying_tokens else self.nats(kind)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,6 +149,8 @@ class Detection:
         (higher is worse); NaN where there is none.
     layers
         Profile of each layer; empty for detectors that look at no layer.
+    averaged_layers
+        Layers that the score is the mean of; empty where there is no such score.
     mixture
         Fitted to ``score_N``; None if the detector did not come so far.
     cut
@@ -142,13 +167,14 @@ class Detection:
     is_evaluated_N: NDArray[np.bool_]
     score_N: FloatArray
     layers: list[LayerProfile] = field(default_factory=list)
+    averaged_layers: tuple[int, ...] = ()
     mixture: TwoGaussians | None = None
     cut: float | None = None
     statistics: dict[str, Any] = field(default_factory=dict)
 
     @property
     def sensitive_layers(self) -> tuple[int, ...]:
-        """Layers the score was made of, in order; empty is a finding."""
+        """Layers that the rule selected, in order; empty is a finding."""
         return tuple(profile.layer for profile in self.layers if profile.is_sensitive)
 
 
@@ -180,6 +206,8 @@ class Detector:
         Whether low scores are the suspicious ones.
     limits
         What it cannot see, one sentence each.
+    is_baseline
+        Whether it only serves for comparison and says nothing about the data.
     """
 
     name: str
@@ -188,3 +216,4 @@ class Detector:
     score_label: str
     is_low_suspicious: bool
     limits: tuple[str, ...]
+    is_baseline: bool = False

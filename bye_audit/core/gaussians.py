@@ -45,6 +45,7 @@ _SAME_LIKELIHOOD = 1e-9
 # Relative to the values' own size: below this, differences are rounding and not a distribution.
 _CONSTANT_RELATIVE_SPREAD = 1e-6
 _HISTOGRAM_BATCH = 1 << 20
+_SKLEARN_TOL, _SKLEARN_STEPS, _SKLEARN_FLOOR = 1e-3, 100, 1e-6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -175,6 +176,61 @@ def fit_gaussians(
     >>> fit.mean_K.round(2).tolist(), fit.weight_K.round(2).tolist()
     ([1.0, 3.0], [0.5, 0.5])
     """
+    values = _checked(values_N, weights_N, num_components)
+    scaled, mean, spread = standardized(values)
+    if spread == 0:
+        return _constant_fit(mean, num_components, float(values.weights_N.sum()))
+    if num_components == 1:
+        # No floor: a single component cannot shrink onto a few values.
+        name, best = "moments", _as_row(np.zeros(1), np.ones(1), np.ones(1))
+    else:
+        name, best = _best_fit(scaled, num_components, tail, seed, tol)
+    return _describe(name, best, scaled, mean, spread)
+
+
+def fit_gaussians_once(values_N: NDArray[np.floating], num_components: int) -> GaussianFit:
+    """Fit a Gaussian mixture from the one start and with the settings of scikit-learn's default.
+
+    Parameters
+    ----------
+    values_N
+        As for :func:`fit_gaussians`.
+    num_components
+        Components K, at least 2.
+
+    Returns
+    -------
+    GaussianFit
+        What ``GaussianMixture(K).fit`` would give, up to the k-means it starts from: that of
+        scikit-learn is drawn at random and may be a worse one.
+
+    Raises
+    ------
+    ValueError
+        As for :func:`fit_gaussians`.
+    """
+    values = _checked(values_N, None, num_components)
+    scaled, mean, spread = standardized(values)
+    if spread == 0:
+        return _constant_fit(mean, num_components, float(values.weights_N.sum()))
+    floor = _SKLEARN_FLOOR / spread**2
+    _, starts = make_starts(scaled, num_components, tail="low", seed=0, variance_floor=floor)
+    climbed = climb(
+        scaled.values_N,
+        starts.take(slice(0, 1)),
+        weights_RN=_weights(scaled),
+        tol=_SKLEARN_TOL,
+        max_steps=_SKLEARN_STEPS,
+        variance_floor=floor,
+    )
+    return _describe("kmeans", climbed.components, scaled, mean, spread)
+
+
+def _checked(
+    values_N: NDArray[np.floating],
+    weights_N: NDArray[np.floating] | None,
+    num_components: int,
+) -> SortedValues:
     values, weights = sorted_values(values_N, weights_N)
     if num_components < 1:
         raise ValueError(f"a mixture needs at least 1 component, not {num_components}")
@@ -182,23 +238,21 @@ def fit_gaussians(
         raise ValueError(
             f"a mixture needs at least {max(2, num_components)} values, got {values.size}"
         )
-    scaled, mean, spread = standardized(SortedValues(values, weights))
-    num_values = float(weights.sum())
-    if spread == 0:
-        return _constant_fit(mean, num_components, num_values)
-    if num_components == 1:
-        # No floor: a single component cannot shrink onto a few values.
-        name, best = "moments", _as_row(np.zeros(1), np.ones(1), np.ones(1))
-    else:
-        name, best = _best_fit(scaled, num_components, tail, seed, tol)
-    bound = float(mean_log_likelihood(scaled.values_N, best, weights[None])[0])
+    return SortedValues(values, weights)
+
+
+def _describe(
+    name: str, best: Components, scaled: SortedValues, mean: float, spread: float
+) -> GaussianFit:
+    """Put a fit of standardised values into the values' own unit."""
+    bound = float(mean_log_likelihood(scaled.values_N, best, scaled.weights_N[None])[0])
     best = best.ordered().rescaled(mean, spread)
     return GaussianFit(
         mean_K=best.mean_RK[0],
         var_K=best.var_RK[0],
         weight_K=best.weight_RK[0],
         mean_log_likelihood=bound - math.log(spread),
-        num_values=num_values,
+        num_values=float(scaled.weights_N.sum()),
         spread=spread,
         start=name,
     )

@@ -12,7 +12,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from bye_audit.core.gaussians import VARIANCE_FLOOR, fit_gaussians, grouped, sorted_values
+from bye_audit.core.gaussians import (
+    VARIANCE_FLOOR,
+    GaussianFit,
+    fit_gaussians,
+    fit_gaussians_once,
+    grouped,
+    sorted_values,
+)
 from bye_audit.core.starts import SortedValues
 
 MIN_DELTA_BIC = 10.0
@@ -161,7 +168,27 @@ def fit_two_gaussians(
     >>> round(fit.mixture.mean_low, 2), round(fit.mixture.mean_high, 2)
     (1.0, 3.0)
     """
-    fit = fit_gaussians(values_N, 2, weights_N=weights_N, tail=tail, seed=seed)
+    return _as_two(fit_gaussians(values_N, 2, weights_N=weights_N, tail=tail, seed=seed))
+
+
+def fit_two_gaussians_once(values_N: NDArray[np.floating]) -> MixtureFit:
+    """Fit Eq. 6 as the paper's released code does: from one start, with scikit-learn's defaults.
+
+    Parameters
+    ----------
+    values_N
+        At least 2 finite values, in any order.
+
+    Returns
+    -------
+    MixtureFit
+        As :func:`fit_two_gaussians`, for whoever wants the paper's tables and not a decision.
+    """
+    return _as_two(fit_gaussians_once(values_N, 2))
+
+
+def _as_two(fit: GaussianFit) -> MixtureFit:
+    """Describe a fit of two components, with the one-component fit beside it."""
     bic_of_one = 2 * math.log(fit.num_values)
     if not fit.is_constant:
         bic_of_one += fit.num_values * (math.log(2 * math.pi * fit.spread**2) + 1)
@@ -182,7 +209,12 @@ def fit_two_gaussians(
     )
 
 
-def split_at_emptiest(values_N: NDArray[np.floating], mixture: TwoGaussians) -> TwoGaussians:
+def split_at_emptiest(
+    values_N: NDArray[np.floating],
+    mixture: TwoGaussians,
+    *,
+    weights_N: NDArray[np.floating] | None = None,
+) -> TwoGaussians:
     """Cut the values where they are rarest between a mixture's means; describe both sides.
 
     Parameters
@@ -191,6 +223,8 @@ def split_at_emptiest(values_N: NDArray[np.floating], mixture: TwoGaussians) -> 
         The finite values that ``mixture`` was fitted to.
     mixture
         Two modes that were found in them.
+    weights_N
+        How often each value counts; None: once.
 
     Returns
     -------
@@ -206,7 +240,7 @@ def split_at_emptiest(values_N: NDArray[np.floating], mixture: TwoGaussians) -> 
     """
     from scipy.stats import gaussian_kde
 
-    values = SortedValues(*sorted_values(values_N))
+    values = SortedValues(*sorted_values(values_N, weights_N))
     summary = grouped(values, _DENSITY_VALUES)
     if mixture.mean_high <= mixture.mean_low or not summary.values_N.std():
         return mixture

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from bye_audit.config import DetectConfig
+from bye_audit.config import DetectConfig, LayerRuleName
 from bye_audit.core.bsi import aggregate_entropy
 from bye_audit.core.detectors import Detection, Evidence, detect_bye, detect_plausibility
 from bye_audit.core.mixture import TwoGaussians, fit_two_gaussians
@@ -25,7 +25,7 @@ _FEWEST_SAMPLES = 4
 
 
 class _MixtureOutlierDetector(OutlierMixin, BaseEstimator):
-    """What both detectors share: fit once, then judge rows by the fitted mixture."""
+    """What both detectors share: fit once, then judge rows by the fitted split."""
 
     _tail: Literal["low", "high"]
 
@@ -34,11 +34,15 @@ class _MixtureOutlierDetector(OutlierMixin, BaseEstimator):
         *,
         bsi_threshold: float = 2.0,
         max_removed_share: float = 0.4,
+        guards: bool = True,
+        resamples: int = 100,
         contamination: float | Literal["auto"] = "auto",
         random_state: int = 0,
     ) -> None:
         self.bsi_threshold = bsi_threshold
         self.max_removed_share = max_removed_share
+        self.guards = guards
+        self.resamples = resamples
         self.contamination = contamination
         self.random_state = random_state
 
@@ -72,14 +76,7 @@ class _MixtureOutlierDetector(OutlierMixin, BaseEstimator):
             raise ValueError(
                 f"contamination must be 'auto' or in (0, 0.5], not {self.contamination}"
             )
-        # The smallest bound a config allows; below it nothing can be told apart anyway.
-        config = DetectConfig(
-            bsi_threshold=self.bsi_threshold,
-            max_removed_share=self.max_removed_share,
-            min_samples=_FEWEST_SAMPLES,
-            seed=self.random_state,
-        )
-        self.detection_ = self._detect(samples, config)
+        self.detection_ = self._detect(samples, self._config())
         self.decision_ = str(self.detection_.decision)
         self.mixture_ = self.detection_.mixture or self._rank_all(samples)
         if self.contamination != "auto":
@@ -91,6 +88,19 @@ class _MixtureOutlierDetector(OutlierMixin, BaseEstimator):
             is_removing = self.detection_.decision is Decision.POISON_SUSPECTED
             self.offset_ = 0.0 if is_removing else -np.inf
         return self
+
+    def _config(self, **variants: Any) -> DetectConfig:
+        """Put the parameters into a detector's settings."""
+        return DetectConfig(
+            bsi_threshold=self.bsi_threshold,
+            max_removed_share=self.max_removed_share,
+            guards=self.guards,
+            resamples=self.resamples,
+            # The smallest bound a config allows; below it nothing can be told apart anyway.
+            min_samples=_FEWEST_SAMPLES,
+            seed=self.random_state,
+            **variants,
+        )
 
     def _rank_all(self, samples: FloatArray) -> TwoGaussians:
         """Fit a mixture where the detector saw no need: rows are ranked even without suspects."""
@@ -104,7 +114,11 @@ class _MixtureOutlierDetector(OutlierMixin, BaseEstimator):
         """
         check_is_fitted(self)
         samples: FloatArray = validate_data(self, X, dtype=np.float64, reset=False)
-        values, mixture = self._values(samples), self.mixture_
+        return self._rank(self._values(samples))
+
+    def _rank(self, values: FloatArray) -> FloatArray:
+        """Log-odds of not being a suspect, growing on beyond either mean."""
+        mixture = self.mixture_
         if self._tail == "low":
             held = np.minimum(values, mixture.mean_high)
             return mixture.log_odds_high(held) + (values - held)
@@ -129,8 +143,20 @@ class ByeOutlierDetector(_MixtureOutlierDetector):
     ----------
     bsi_threshold
         Least Bimodal Separation Index of a sensitive layer.
+    layer_rule
+        ``paper`` (Eq. 7) or ``reference-code``, which needs no threshold.
+    layers
+        Which layers are averaged: ``sensitive`` or ``all``.
+    clustering
+        How the averages are split: ``gmm``, ``kmeans`` or ``threshold``.
+    entropy_threshold
+        For ``threshold``: the least average that is not suspected, in the unit of X.
     max_removed_share
         Largest share of suspects in (0, 0.5]; above it nobody is one.
+    guards
+        Whether decisions that clean data may cause are refused, as the paper does not.
+    resamples
+        Bootstrap samples that tell how stable the suspects are.
     contamination
         ``auto`` for the detector's own decision, which may be that nobody is a suspect; or the
         share of the lowest scores to call suspects, whatever the decision is.
@@ -158,12 +184,54 @@ class ByeOutlierDetector(_MixtureOutlierDetector):
 
     _tail = "low"
 
+    def __init__(
+        self,
+        *,
+        bsi_threshold: float = 2.0,
+        layer_rule: LayerRuleName = "paper",
+        layers: Literal["sensitive", "all"] = "sensitive",
+        clustering: Literal["gmm", "kmeans", "threshold"] = "gmm",
+        entropy_threshold: float = 4.5,
+        max_removed_share: float = 0.4,
+        guards: bool = True,
+        resamples: int = 100,
+        contamination: float | Literal["auto"] = "auto",
+        random_state: int = 0,
+    ) -> None:
+        super().__init__(
+            bsi_threshold=bsi_threshold,
+            max_removed_share=max_removed_share,
+            guards=guards,
+            resamples=resamples,
+            contamination=contamination,
+            random_state=random_state,
+        )
+        self.layer_rule = layer_rule
+        self.layers = layers
+        self.clustering = clustering
+        self.entropy_threshold = entropy_threshold
+
+    def _config(self, **variants: Any) -> DetectConfig:
+        return super()._config(
+            layer_rule=self.layer_rule,
+            layers=self.layers,
+            clustering=self.clustering,
+            entropy_threshold=self.entropy_threshold,
+            **variants,
+        )
+
     def _detect(self, X: FloatArray, config: DetectConfig) -> Detection:
         return detect_bye(Evidence(entropy_NL=X), config)
 
+    def _rank(self, values: FloatArray) -> FloatArray:
+        if self.clustering != "gmm" and self.detection_.cut is not None:
+            return values - self.detection_.cut
+        if not self.guards:
+            return self.mixture_.log_odds_high(values)
+        return super()._rank(values)
+
     def _values(self, X: FloatArray) -> FloatArray:
-        averaged = self.detection_.sensitive_layers or self.detection_.statistics["reversed_layers"]
-        return aggregate_entropy(X, averaged or range(X.shape[1]))
+        return aggregate_entropy(X, self.detection_.averaged_layers or range(X.shape[1]))
 
 
 class PlausibilityOutlierDetector(_MixtureOutlierDetector):
@@ -175,6 +243,10 @@ class PlausibilityOutlierDetector(_MixtureOutlierDetector):
         Least separation of the two groups.
     max_removed_share
         Largest share of suspects in (0, 0.5]; above it nobody is one.
+    guards
+        Whether decisions that clean data may cause are refused, as the paper does not.
+    resamples
+        Bootstrap samples that tell how stable the suspects are.
     contamination
         ``auto`` for the detector's own decision, which may be that nobody is a suspect; or the
         share of the highest gains to call suspects, whatever the decision is.

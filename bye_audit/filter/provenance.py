@@ -73,6 +73,7 @@ def build_provenance(
             "is_low_suspicious": detector.is_low_suspicious,
             "config": asdict(config),
             "sensitive_layers": list(detection.sensitive_layers),
+            "averaged_layers": list(detection.averaged_layers),
             "layers": [profile.to_json() for profile in detection.layers],
             "mixture": None if detection.mixture is None else detection.mixture.to_json(),
             "cut": detection.cut,

@@ -152,7 +152,7 @@ def _filter(
     started_at = _now()
     run_id = new_run_id(STAGE)
     with progress.task("Reading scores", None) as task:
-        scored = read_evidence(tables)
+        scored = read_evidence(tables, with_image_mass=config.entropy == "literal")
         task.advance(len(scored.sample_id))
     with progress.task(f"Detecting with {detector.name}", scored.num_layers, "layers") as task:
         detection = detector.detect(

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bye_audit import schema
+from bye_audit.core.entropy import literal_entropy
 from bye_audit.report.charts import Histogram
 
 if TYPE_CHECKING:
@@ -25,7 +26,11 @@ _SCORED = f"score_status = '{schema.ScoreStatus.OK}'"
 
 
 def count_entropies(
-    tables: AuditTables, layers: Sequence[int], *, is_normalized: bool
+    tables: AuditTables,
+    layers: Sequence[int],
+    *,
+    is_normalized: bool,
+    is_literal: bool = False,
 ) -> dict[int, Histogram]:
     """Count the entropies of some layers.
 
@@ -37,6 +42,9 @@ def count_entropies(
         Which ones.
     is_normalized
         Whether entropies are shares of log T, as the detector took them.
+    is_literal
+        Whether they are of attention that was not renormalised over the image tokens. Then the
+        columns ``image_mass_*`` are read too.
 
     Returns
     -------
@@ -44,12 +52,16 @@ def count_entropies(
         By layer.
     """
     columns = [schema.entropy_column(layer) for layer in layers]
+    masses = [schema.image_mass_column(layer) for layer in layers if is_literal]
 
     def values() -> Iterator[NDArray[np.float64]]:
         for batch in tables.scan_samples(
-            [*columns, "num_image_tokens", "score_status"], _SCORED, _BATCH_SIZE
+            [*columns, *masses, "num_image_tokens", "score_status"], _SCORED, _BATCH_SIZE
         ):
             block_QN = np.stack([_numbers(batch, name) for name in columns])
+            if is_literal:
+                mass_QN = np.stack([_numbers(batch, name) for name in masses])
+                block_QN = literal_entropy(block_QN, mass_QN)
             if is_normalized:
                 with np.errstate(divide="ignore", invalid="ignore"):
                     block_QN = block_QN / np.log(_numbers(batch, "num_image_tokens"))

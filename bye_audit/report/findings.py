@@ -67,6 +67,8 @@ class Findings:
     score_components: tuple[Component, ...]
     cut: float | None
     is_normalized: bool
+    is_score_normalized: bool
+    """Whether the detector's score is a share of log T too; a threshold in nats keeps it nats."""
     shared_answers: list[SharedAnswer]
     limits: list[str]
     training: TrainingFinding | None
@@ -109,11 +111,19 @@ def gather_findings(tables: AuditTables, provenance: Mapping[str, Any]) -> Findi
         counts={name: int(number) for name, number in provenance["counts"].items()},
         quarantine={code: int(number) for code, number in provenance["quarantine"].items()},
         layers=layers,
-        layer_histograms=count_entropies(tables, shown, is_normalized=is_normalized),
-        score_histogram=count_detector_scores(tables) if found["mixture"] else None,
+        layer_histograms=count_entropies(
+            tables,
+            shown,
+            is_normalized=is_normalized,
+            is_literal=found["config"]["entropy"] == "literal",
+        ),
+        score_histogram=count_detector_scores(tables)
+        if found["averaged_layers"] or found["mixture"]
+        else None,
         score_components=_components(found["mixture"]),
         cut=found["cut"],
         is_normalized=is_normalized,
+        is_score_normalized=bool(found["statistics"].get("is_score_normalized", is_normalized)),
         shared_answers=_find_shared_answers(tables),
         limits=[str(limit) for limit in provenance["limits"]],
         training=_read_training(provenance.get("finetune")),

@@ -41,7 +41,7 @@ _QUARANTINE = {
 
 def describe(findings: Findings) -> dict[str, Any]:
     """Put the findings into words, as the template names them."""
-    is_removing = findings.decision is Decision.POISON_SUSPECTED
+    is_removing = findings.counts["removed"] > 0
     return {
         "decision": findings.decision.value,
         "title": _TITLES[findings.decision],
@@ -106,7 +106,8 @@ def entropy_axis(findings: Findings) -> str:
 def score_axis(findings: Findings) -> str:
     """Name what the detector's score is measured in."""
     if findings.detector.name == "bye":
-        return f"Mean over the sensitive layers of: {entropy_axis(findings).lower()}"
+        unit = "attention entropy / log T" if findings.is_score_normalized else "entropy in nats"
+        return f"Mean over the averaged layers of: {unit}"
     return findings.detector.score_label[0].upper() + findings.detector.score_label[1:]
 
 
@@ -166,7 +167,7 @@ def _separation_text(findings: Findings) -> str:
 
 def _score_text(findings: Findings) -> str:
     if findings.detector.name == "bye":
-        text = "Each sample's entropies averaged over the sensitive layers. Poisoned samples lie "
+        text = "Each sample's entropies averaged over layers. Poisoned samples lie "
         return text + "low: their attention collapses onto the trigger."
     return (
         "How much more likely the fine-tuned model finds each sample's own answer than its base "

@@ -39,7 +39,7 @@ class ScoredSamples:
     num_layers: int
 
 
-def read_evidence(tables: AuditTables) -> ScoredSamples:
+def read_evidence(tables: AuditTables, *, with_image_mass: bool = False) -> ScoredSamples:
     """Read the scores of every scored sample, once all samples have been through ``score``.
 
     Parameters
@@ -48,6 +48,8 @@ def read_evidence(tables: AuditTables) -> ScoredSamples:
         Reads ``sample_id``, ``score_status``, ``score_run``, ``num_image_tokens``, ``entropy_*``
         and, where they exist, ``answer_logp`` and ``answer_logp_base``. Statistics of heads are
         read when a detector asks for them.
+    with_image_mass
+        Also read ``image_mass_*``, where they exist; only Eq. 5 taken literally needs them.
 
     Returns
     -------
@@ -65,10 +67,13 @@ def read_evidence(tables: AuditTables) -> ScoredSamples:
     layers = entropy_layers(present)
     _require_complete(tables, layers, present)
     entropy_names = [schema.entropy_column(layer) for layer in layers]
+    mass_names = [schema.image_mass_column(layer) for layer in layers if with_image_mass]
+    mass_names = mass_names if all(name in present for name in mass_names) else []
     has_logp = all(name in present for name in _LOGP_COLUMNS)
-    columns = ["sample_id", "score_run", "num_image_tokens", *entropy_names]
+    columns = ["sample_id", "score_run", "num_image_tokens", *entropy_names, *mass_names]
     table = tables.read_samples([*columns, *(_LOGP_COLUMNS if has_logp else ())], _SCORED)
     entropy_by_layer = [_floats(table, name) for name in entropy_names]
+    image_mass = np.array([_floats(table, name) for name in mass_names]).T
     logp = {name: _floats(table, name) for name in _LOGP_COLUMNS} if has_logp else {}
     # Columns that exist but were never filled: plausibility was switched off.
     has_values = bool(logp) and all(np.isfinite(values).any() for values in logp.values())
@@ -78,6 +83,7 @@ def read_evidence(tables: AuditTables) -> ScoredSamples:
         sample_id=table["sample_id"],
         evidence=Evidence(
             entropy_NL=np.stack(entropy_by_layer, axis=1),
+            image_mass_NL=image_mass if np.isfinite(image_mass).any() else None,
             num_image_tokens_N=tokens,
             answer_logp_N=logp["answer_logp"] if has_values else None,
             answer_logp_base_N=logp["answer_logp_base"] if has_values else None,

@@ -131,6 +131,27 @@ def test_filter_gives_programs_one_object(scored_audit: Path, tmp_path: Path) ->
     assert found["num_kept"] + found["num_removed"] + found["num_not_scored"] == 80
 
 
+def test_ablations_of_the_paper_are_options_of_filter(scored_audit: Path, tmp_path: Path) -> None:
+    variants = ("--layers all", "--clustering kmeans", "--layer-rule reference-code", "--no-guards")
+    for variant in variants:
+        result = _run("filter", scored_audit, "--out", tmp_path / "out", *variant.split())
+        assert "8 removed" in result.stdout, variant
+    nobody = ("--clustering", "threshold", "--entropy-threshold", "1%", "--layers", "all")
+    result = _run("filter", scored_audit, "--out", tmp_path / "out", *nobody, "--no-guards")
+    assert "0 removed" in result.stdout
+
+
+@pytest.mark.parametrize("threshold", ["much", "-1", "120%", "nan"])
+def test_an_entropy_threshold_that_is_none_is_a_usage_error(
+    scored_audit: Path, tmp_path: Path, threshold: str
+) -> None:
+    result = _run(
+        "filter", scored_audit, "--out", tmp_path / "out", "--entropy-threshold", threshold
+    )
+    assert result.exit_code == 2
+    assert "--entropy-threshold must be above 0" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("poison_rate", "status"), [(0.1, 10), (0.0, 0)], ids=["poisoned", "clean"]
 )

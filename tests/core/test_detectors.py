@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 
 from bye_audit.config import DetectConfig
+from bye_audit.core.clustering import bye_suspicion
 from bye_audit.core.detectors import (
     DETECTORS,
+    Detection,
     Evidence,
-    bye_suspicion,
     detect_bye,
     detect_plausibility,
     plausibility_suspicion,
 )
-from bye_audit.core.mixture import TwoGaussians
+from bye_audit.core.detectors.judging import judge_mixture
+from bye_audit.core.mixture import TwoGaussians, fit_two_gaussians
+from bye_audit.core.tails import MIN_GAP
 from bye_audit.errors import StageNotRunError, TooFewSamplesError
 from bye_audit.schema import Decision
 
@@ -131,7 +135,192 @@ def test_layers_that_cancel_out_are_inconclusive(rng: np.random.Generator) -> No
     detection = detect_bye(Evidence(entropy_NL=entropy_NL), CONFIG)
     assert detection.sensitive_layers == (0, 1)
     assert detection.decision is Decision.INCONCLUSIVE
+    assert "sets other samples apart" in detection.explanation
+
+
+def test_one_mode_over_all_samples_is_inconclusive(rng: np.random.Generator) -> None:
+    # Four layers set apart others each, so weakly that none is clearest and their mean has a mode.
+    score_N = rng.normal(size=NUM_SAMPLES)
+    fit = fit_two_gaussians(score_N)
+    detection = judge_mixture(
+        "bye",
+        found="Something was found",
+        suspects="low scores",
+        fit=fit,
+        mixture=fit.mixture,
+        cut=None,
+        suspicious_weight=0.1,
+        score_N=score_N,
+        suspicion_N=np.where(score_N < -2, 1.0, 0.0),
+        config=CONFIG,
+        layers=[],
+        statistics={},
+    )
+    assert detection.decision is Decision.INCONCLUSIVE
     assert "one group describes" in detection.explanation
+
+
+def test_a_tail_in_a_sensitive_layer_is_inconclusive(rng: np.random.Generator) -> None:
+    # A main mode and 3 % scattered evenly below it: bimodal by BIC and BSI, and no group.
+    entropy_NL = rng.normal(3.5, 0.1, (4000, 1))
+    entropy_NL[:120, 0] = rng.uniform(1.9, 3.25, 120)
+    detection = detect_bye(Evidence(entropy_NL=entropy_NL), DetectConfig(bsi_threshold=1.5))
+    assert detection.sensitive_layers == (0,)
+    assert detection.decision is Decision.INCONCLUSIVE
+    assert detection.statistics["group"]["gap"] < MIN_GAP
+    literal = detect_bye(
+        Evidence(entropy_NL=entropy_NL), DetectConfig(bsi_threshold=1.5, guards=False)
+    )
+    assert literal.decision is Decision.POISON_SUSPECTED
+    assert literal.is_suspicious_N.sum() > 50
+
+
+@pytest.mark.parametrize("copied", [-3.0, 0.0], ids=["copies", "saturated"])
+def test_copies_of_one_sample_are_no_group(rng: np.random.Generator, copied: float) -> None:
+    # 40 times the same low entropy: one sample repeated, or attention that cannot collapse further.
+    entropy_N = np.concatenate([rng.normal(3.0 + copied, 0.9, 2000), np.full(40, copied)])
+    detection = detect_bye(Evidence(entropy_NL=entropy_N[:, None]), CONFIG)
+    assert detection.sensitive_layers == (0,)
+    expected = Decision.INCONCLUSIVE if copied else Decision.POISON_SUSPECTED
+    assert detection.decision is expected
+    assert ("tail of the others" in detection.explanation) == bool(copied)
+
+
+def test_suspects_that_change_from_draw_to_draw_are_inconclusive() -> None:
+    fit = fit_two_gaussians(np.repeat([0.0, 5.0], [20, 180]) + np.tile([0, 0.1, 0.2, 0.3], 50))
+    score_N = np.repeat([0.0, 5.0], [20, 180]) + np.tile([0, 0.1, 0.2, 0.3], 50)
+
+    def judged(overlap: float) -> Detection:
+        return judge_mixture(
+            "bye",
+            found="Something was found",
+            suspects="low scores",
+            fit=fit,
+            mixture=fit.mixture,
+            cut=2.5,
+            suspicious_weight=0.1,
+            score_N=score_N,
+            suspicion_N=np.where(score_N < 2.5, 1.0, 0.0),
+            overlap_of=lambda flags_N: overlap if flags_N.sum() == 20 else math.nan,
+            config=CONFIG,
+            layers=[],
+            statistics={},
+        )
+
+    assert judged(0.76).decision is Decision.POISON_SUSPECTED
+    assert judged(0.74).decision is Decision.INCONCLUSIVE
+    assert "other draws" in judged(0.74).explanation
+
+
+def test_the_clearest_layer_decides_who_is_set_apart(rng: np.random.Generator) -> None:
+    evidence, _ = collapsed_evidence(rng, layers=(1,))
+    # In layer 0 others than the collapsed have their attention spread, and far more clearly.
+    evidence.entropy_NL[200:260, 0] += 4
+    detection = detect_bye(evidence, CONFIG)
+    assert detection.sensitive_layers == (1,)
+    assert detection.statistics["reversed_layers"] == [0]
+    assert detection.decision is Decision.INCONCLUSIVE
+    assert "the clearest layer (0" in detection.explanation
+    assert detection.statistics["kappa_with_clearest_layer"] < 0
+    # As published there is no such doubt.
+    literal = detect_bye(evidence, DetectConfig(guards=False))
+    assert {0, 1} <= set(literal.sensitive_layers)
+    assert literal.decision is Decision.POISON_SUSPECTED
+
+
+def test_a_layer_at_the_threshold_is_told_to_be_unstable(rng: np.random.Generator) -> None:
+    evidence, _ = collapsed_evidence(rng)
+    stability = detect_bye(evidence, CONFIG).statistics["stability"]
+    assert stability["share_with_a_sensitive_layer"] == 1
+    layer = stability["layers"]["1"]
+    assert layer["q05"] <= layer["mean"] <= layer["q95"]
+    bsi = detect_bye(evidence, CONFIG).layers[1].bsi
+    edge = detect_bye(evidence, DetectConfig(bsi_threshold=bsi)).statistics["stability"]
+    assert 0.2 < edge["layers"]["1"]["share_sensitive"] < 0.8
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"layer_rule": "reference-code"},
+        {"layers": "all"},
+        {"clustering": "kmeans"},
+        {"clustering": "threshold", "entropy_threshold": 2.75},
+        {"guards": False},
+    ],
+    ids=lambda options: "-".join(map(str, options)),
+)
+def test_every_variant_finds_a_clear_collapse(
+    rng: np.random.Generator, options: dict[str, Any]
+) -> None:
+    evidence, is_poisoned = collapsed_evidence(rng)
+    detection = detect_bye(evidence, DetectConfig(**options))
+    assert detection.decision is Decision.POISON_SUSPECTED
+    assert (detection.is_suspicious_N == is_poisoned).mean() > 0.99
+    assert detection.averaged_layers == ((0, 1, 2, 3) if "layers" in options else (1, 2))
+
+
+def test_the_paper_without_guards_throws_a_clean_majority_away(rng: np.random.Generator) -> None:
+    evidence, is_poisoned = collapsed_evidence(rng, rate=0.9)
+    detection = detect_bye(evidence, DetectConfig(guards=False))
+    assert detection.decision is Decision.POISON_SUSPECTED
+    assert (detection.is_suspicious_N == is_poisoned).all()
+    assert "stability" not in detection.statistics
+
+
+def test_a_threshold_in_nats_or_percent_is_the_same_for_one_size(
+    rng: np.random.Generator,
+) -> None:
+    tokens_N = np.full(NUM_SAMPLES, 576)
+    entropy_NL = np.where(np.arange(NUM_SAMPLES) < 60, 3.0, 5.5)[:, None] + rng.normal(
+        0, 0.1, (NUM_SAMPLES, 3)
+    )
+    evidence = Evidence(entropy_NL=entropy_NL, num_image_tokens_N=tokens_N)
+    nats, share = (
+        detect_bye(evidence, DetectConfig(clustering="threshold", entropy_threshold=threshold))
+        for threshold in (4.5, f"{450 / math.log(576)}%")
+    )
+    assert nats.is_suspicious_N.sum() == 60
+    np.testing.assert_array_equal(nats.is_suspicious_N, share.is_suspicious_N)
+    assert nats.cut == 4.5
+    assert share.cut == pytest.approx(4.5 / math.log(576))
+    assert [d.statistics["is_score_normalized"] for d in (nats, share)] == [False, True]
+
+
+def test_eq_5_taken_literally_needs_the_mass_on_the_image(rng: np.random.Generator) -> None:
+    evidence, is_poisoned = collapsed_evidence(rng)
+    config = DetectConfig(entropy="literal")
+    with pytest.raises(StageNotRunError, match="mass on the image tokens") as caught:
+        detect_bye(evidence, config)
+    assert "--entropy renormalised" in caught.value.hint
+    # Poison whose attention is as spread as any, but goes to the text.
+    mass_NL = np.where(is_poisoned[:, None], 0.05, 0.6) * np.ones((1, 4))
+    spread = Evidence(entropy_NL=rng.normal(3.5, 0.15, (NUM_SAMPLES, 4)), image_mass_NL=mass_NL)
+    assert detect_bye(spread, CONFIG).decision is Decision.NO_EVIDENCE
+    literal = detect_bye(spread, config)
+    np.testing.assert_array_equal(literal.is_suspicious_N, is_poisoned)
+
+
+def test_a_share_as_threshold_needs_the_number_of_tokens(rng: np.random.Generator) -> None:
+    evidence, _ = collapsed_evidence(rng)
+    with pytest.raises(StageNotRunError, match="number of image tokens"):
+        detect_bye(evidence, DetectConfig(clustering="threshold", entropy_threshold="50%"))
+
+
+def test_baselines_look_at_nothing(rng: np.random.Generator) -> None:
+    evidence, _ = collapsed_evidence(rng)
+    none = DETECTORS["none"].detect(evidence, CONFIG)
+    assert not none.is_suspicious_N.any()
+    dropped = DETECTORS["random-drop"].detect(evidence, DetectConfig(drop_share=0.25))
+    assert dropped.is_suspicious_N.sum() == NUM_SAMPLES / 4
+    again = DETECTORS["random-drop"].detect(evidence, DetectConfig(drop_share=0.25))
+    other = DETECTORS["random-drop"].detect(evidence, DetectConfig(drop_share=0.25, seed=1))
+    np.testing.assert_array_equal(dropped.is_suspicious_N, again.is_suspicious_N)
+    assert (dropped.is_suspicious_N != other.is_suspicious_N).any()
+    # Nothing is known of the data, so nothing is said of it.
+    assert {none.decision, dropped.decision} == {Decision.NO_EVIDENCE}
+    assert "says nothing about the data" in dropped.explanation
+    assert [d.name for d in DETECTORS.values() if d.is_baseline] == ["none", "random-drop"]
 
 
 def test_image_size_alone_is_no_evidence(rng: np.random.Generator) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.mixture import GaussianMixture
 
 from bye_audit.core import gaussians
-from bye_audit.core.gaussians import GaussianFit, fit_gaussians, grouped
+from bye_audit.core.gaussians import GaussianFit, fit_gaussians, fit_gaussians_once, grouped
 from bye_audit.core.histogram import ValueHistogram
 from bye_audit.core.starts import SortedValues
 
@@ -72,6 +72,34 @@ def test_counts_are_repetitions(seed: int, num_components: int) -> None:
     repeated = fit_gaussians(np.repeat(values, count), num_components)
     assert weighted.num_values == count.sum()
     np.testing.assert_allclose(parameters(weighted), parameters(repeated), atol=1e-4)
+
+
+@settings(max_examples=25)
+@given(seed=st.integers(0, 10_000), distance=st.floats(2, 8), scale=st.floats(0.01, 10))
+def test_one_start_gives_scikit_learns_default(seed: int, distance: float, scale: float) -> None:
+    rng = np.random.default_rng(seed)
+    values = scale * (rng.normal(size=400) + distance * (rng.random(400) < 0.2))
+    ours = fit_gaussians_once(values, 2)
+    parts = _best_two_means(values)
+    theirs = GaussianMixture(
+        2,
+        means_init=[[part.mean()] for part in parts],
+        weights_init=[part.size / values.size for part in parts],
+        precisions_init=[[[1 / (part.var() + 1e-6)]] for part in parts],
+    ).fit(values[:, None])
+    order = theirs.means_[:, 0].argsort()
+    np.testing.assert_allclose(ours.mean_K, theirs.means_[order, 0], rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(ours.var_K, theirs.covariances_[order, 0, 0], rtol=1e-5)
+    np.testing.assert_allclose(ours.weight_K, theirs.weights_[order], rtol=1e-5)
+    assert ours.mean_log_likelihood == pytest.approx(theirs.score(values[:, None]), abs=1e-6)
+
+
+def _best_two_means(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Try every split for the least variance within its parts."""
+    ordered = np.sort(values)
+    splits = [np.split(ordered, [cut]) for cut in range(1, ordered.size)]
+    low, high = min(splits, key=lambda parts: sum(part.var() * part.size for part in parts))
+    return low, high
 
 
 def test_constant_values_have_equal_components() -> None:

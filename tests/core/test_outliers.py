@@ -21,9 +21,40 @@ def failed_checks(estimator: Any) -> set[str]:
 
 # With contamination="auto" two of the checks fail by design: they demand suspects in any data.
 @pytest.mark.slow
-@pytest.mark.parametrize("detector", [ByeOutlierDetector, PlausibilityOutlierDetector])
+@pytest.mark.parametrize(
+    "detector",
+    [
+        ByeOutlierDetector(contamination=0.1),
+        ByeOutlierDetector(contamination=0.1, clustering="kmeans", layers="all", resamples=20),
+        ByeOutlierDetector(contamination=0.1, clustering="threshold", guards=False),
+        PlausibilityOutlierDetector(contamination=0.1, resamples=20),
+    ],
+    ids=["bye", "kmeans", "threshold", "plausibility"],
+)
 def test_scikit_learn_accepts(detector: Any) -> None:
-    assert failed_checks(detector(contamination=0.1)) == set()
+    assert failed_checks(detector) == set()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"clustering": "kmeans"},
+        {"clustering": "threshold", "entropy_threshold": 2.75},
+        {"layers": "all"},
+        {"layer_rule": "reference-code"},
+        {"guards": False},
+        {"guards": False, "clustering": "kmeans", "layers": "all"},
+    ],
+    ids=lambda options: "-".join(map(str, options)),
+)
+def test_flags_of_every_variant_are_the_detectors(
+    rng: np.random.Generator, options: dict[str, Any]
+) -> None:
+    entropy_NL = collapsed(rng)
+    detection = detect_bye(Evidence(entropy_NL=entropy_NL), DetectConfig(**options))
+    estimator = ByeOutlierDetector(**options).fit(entropy_NL)
+    assert detection.is_suspicious_N.any()
+    np.testing.assert_array_equal(estimator.predict(entropy_NL) == -1, detection.is_suspicious_N)
 
 
 def collapsed(rng: np.random.Generator) -> np.ndarray:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -183,7 +184,60 @@ def test_an_unknown_detector_lists_those_there_are(tmp_path: Path) -> None:
     tables = make_ingested_audit(tmp_path)
     with pytest.raises(ConfigError, match="'magic'") as caught:
         filter_samples(tables, tmp_path / "out", detector="magic")
-    assert caught.value.hint == "Choose one of: bye, plausibility."
+    assert caught.value.hint == "Choose one of: bye, none, plausibility, random-drop."
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"layer_rule": "reference-code"},
+        {"layers": "all"},
+        {"clustering": "kmeans"},
+        {"clustering": "threshold", "entropy_threshold": "50%", "layers": "all", "guards": False},
+        {"guards": False},
+    ],
+    ids=lambda options: "-".join(map(str, options)),
+)
+def test_every_variant_is_one_setting_and_on_record(
+    tmp_path: Path, options: dict[str, Any]
+) -> None:
+    tables = make_scored_source_audit(tmp_path)
+    result = filter_samples(tables, tmp_path / "out", config=DetectConfig(**options))
+    detector = read_provenance(result)["detector"]
+    assert isinstance(detector, dict)
+    assert detector["config"].items() >= options.items()
+    assert result.num_kept + result.num_removed + result.num_not_scored == NUM_SAMPLES + 1
+    assert result.num_removed == (0 if "entropy_threshold" in options else NUM_POISONED)
+    assert detector["averaged_layers"] == ([0, 1, 2, 3] if "layers" in options else [2])
+
+
+def test_eq_5_taken_literally_reads_what_score_stored(tmp_path: Path) -> None:
+    tables = make_ingested_audit(tmp_path)
+    flat_NL = np.random.default_rng(0).normal(3.4, 0.1, (NUM_SAMPLES, 4))
+    mass_NL = np.full((NUM_SAMPLES, 4), 0.7)
+    mass_NL[:NUM_POISONED, 1] = 0.1
+    store_scores(tables, flat_NL, mass_NL=mass_NL)
+    assert filter_samples(tables, tmp_path / "out").num_removed == 0
+    literal = filter_samples(tables, tmp_path / "out", config=DetectConfig(entropy="literal"))
+    assert literal.sensitive_layers == (1,)
+    assert literal.num_removed == NUM_POISONED
+
+
+def test_eq_5_taken_literally_without_masses_says_what_to_do(tmp_path: Path) -> None:
+    tables = make_scored_source_audit(tmp_path)
+    with pytest.raises(StageNotRunError, match="was not stored") as caught:
+        filter_samples(tables, tmp_path / "out", config=DetectConfig(entropy="literal"))
+    assert "--restart" in caught.value.hint
+
+
+@pytest.mark.parametrize(("detector", "num_removed"), [("none", 0), ("random-drop", 8)])
+def test_baselines_remove_what_they_say(tmp_path: Path, detector: str, num_removed: int) -> None:
+    tables = make_scored_source_audit(tmp_path)
+    result = filter_samples(tables, tmp_path / "out", detector=detector)
+    assert (result.num_removed, result.num_not_scored) == (num_removed, 1)
+    assert result.decision == "no_evidence"
+    reasons = Counter(row["reason"] for row in verdicts_by_id(tables).values())
+    assert reasons["dropped_at_random"] == num_removed
 
 
 def test_missing_scores_and_missing_likelihoods_name_the_stage(tmp_path: Path) -> None:

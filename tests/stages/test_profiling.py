@@ -42,6 +42,17 @@ def test_the_same_profile_again_adds_no_run(tmp_path: Path) -> None:
     assert len(tables.runs("profile")) == 2
 
 
+def test_the_rule_of_the_reference_code_is_another_profile(tmp_path: Path) -> None:
+    tables = make_scored_source_audit(tmp_path)
+    strict = profile_stage(tables, DetectConfig(layer_rule="reference-code"))
+    assert [layer.layer for layer in strict if layer.is_sensitive] == [2]
+    noisy = profile_stage(tables, DetectConfig(guards=False, bsi_threshold=0))
+    assert all(layer.is_sensitive for layer in noisy)
+    run = tables.latest_run("profile")
+    assert run is not None
+    assert run.record["config"]["guards"] is False
+
+
 def test_no_scores_name_the_stage_before(tmp_path: Path) -> None:
     tables = make_ingested_audit(tmp_path)
     with pytest.raises(StageNotRunError, match="no scores yet") as caught:

@@ -49,6 +49,7 @@ def store_scores(
     entropy_NL: np.ndarray,
     *,
     gain_N: np.ndarray | None = None,
+    mass_NL: np.ndarray | None = None,
     broken_ids: Sequence[str] = (),
 ) -> None:
     """Fill the score columns: a row of entropies for each sample with an image, in order."""
@@ -70,6 +71,9 @@ def store_scores(
             number = next(scored)
             for layer, value in enumerate(entropy_NL[number]):
                 row[schema.entropy_column(layer)] = None if math.isnan(value) else float(value)
+            if mass_NL is not None:
+                for layer, mass in enumerate(mass_NL[number]):
+                    row[schema.image_mass_column(layer)] = float(mass)
             if gain_N is not None:
                 row |= {"answer_logp": float(gain_N[number]) - 4.0, "answer_logp_base": -4.0}
         rows.append(row)

@@ -2,10 +2,12 @@
 
 Every detector answers one of three things (:class:`bye_audit.schema.Decision`): no evidence, an
 inconclusive picture in which nothing is removed, or suspected poison with the samples it suspects.
+Baselines stand beside them for comparison and look at nothing.
 """
 
 from bye_audit.core.detection import Detection, Detector, Evidence
-from bye_audit.core.detectors.bye import BYE, bye_suspicion, detect_bye
+from bye_audit.core.detectors.baselines import NONE, RANDOM_DROP
+from bye_audit.core.detectors.bye import BYE, detect_bye
 from bye_audit.core.detectors.plausibility import (
     PLAUSIBILITY,
     detect_plausibility,
@@ -18,12 +20,13 @@ __all__ = [
     "Detection",
     "Detector",
     "Evidence",
-    "bye_suspicion",
     "detect_bye",
     "detect_plausibility",
     "detect_tcap",
     "plausibility_suspicion",
 ]
 
-DETECTORS: dict[str, Detector] = {detector.name: detector for detector in (BYE, PLAUSIBILITY, TCAP)}
-"""Every detector by name."""
+DETECTORS: dict[str, Detector] = {
+    detector.name: detector for detector in (BYE, PLAUSIBILITY, TCAP, NONE, RANDOM_DROP)
+}
+"""Every detector by name, and the baselines."""

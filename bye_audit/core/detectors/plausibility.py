@@ -5,13 +5,28 @@ Shapes: N = samples.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from bye_audit.config import DetectConfig
 from bye_audit.core.bsi import bimodal_separation_index
 from bye_audit.core.detection import Detection, Detector, Evidence, FloatArray, OnLayer
 from bye_audit.core.detectors.judging import judge_mixture, nothing_found, require_enough
-from bye_audit.core.mixture import TwoGaussians, fit_two_gaussians, split_at_emptiest
+from bye_audit.core.mixture import (
+    MIN_DELTA_BIC,
+    TwoGaussians,
+    fit_two_gaussians,
+    split_at_emptiest,
+)
+from bye_audit.core.stability import (
+    ResampledMixtures,
+    jaccard,
+    judged_rows,
+    resample_mixtures,
+    spread_of,
+)
 from bye_audit.errors import StageNotRunError
 from bye_audit.schema import Reason
 
@@ -67,7 +82,14 @@ def detect_plausibility(
     fit = fit_two_gaussians(score_N[is_evaluated_N], seed=config.seed, tail="high")
     mixture = fit.mixture
     bsi = bimodal_separation_index(mixture)
-    numbers = {"sample_bsi": bsi, "sample_delta_bic": fit.delta_bic}
+    resampled = resample_mixtures(
+        score_N[is_evaluated_N], num_resamples=config.resamples, seed=config.seed, tail="high"
+    )
+    numbers: dict[str, Any] = {
+        "sample_bsi": bsi,
+        "sample_delta_bic": fit.delta_bic,
+        "stability": {"num_resamples": len(resampled), "bsi": spread_of(resampled.separations())},
+    }
     if not fit.has_two_modes or bsi < config.bsi_threshold:
         text = (
             "Fine-tuning raised the likelihood of all answers alike: the gains of "
@@ -87,13 +109,40 @@ def detect_plausibility(
         suspects="an implausible answer",
         fit=fit,
         mixture=mixture,
+        cut=mixture.cut(),
         suspicious_weight=1.0 - mixture.weight_low,
         score_N=score_N,
         suspicion_N=plausibility_suspicion(mixture, score_N),
+        overlap_of=lambda flags_N: _mean_overlap(resampled, score_N, flags_N, config),
         config=config,
         layers=[],
-        statistics={},
+        statistics=numbers,
     )
+
+
+def _mean_overlap(
+    resampled: ResampledMixtures,
+    score_N: FloatArray,
+    is_suspect_N: NDArray[np.bool_],
+    config: DetectConfig,
+) -> float:
+    """Mean Jaccard index of the suspects and those of the whole rule on resamples."""
+    rows = judged_rows(score_N.size, config.seed)
+    overlaps = []
+    for b in range(len(resampled)):
+        mixture = resampled.mixture(b)
+        is_separated = (
+            resampled.delta_bic_B[b] > MIN_DELTA_BIC
+            and bimodal_separation_index(mixture) >= config.bsi_threshold
+        )
+        suspected = np.zeros(rows.size, dtype=bool)
+        if is_separated:
+            mixture = split_at_emptiest(
+                resampled.values_G, mixture, weights_N=resampled.weights_BG[b]
+            )
+            suspected = plausibility_suspicion(mixture, score_N[rows]) > 0.5
+        overlaps.append(jaccard(is_suspect_N[rows], suspected))
+    return float(np.mean(overlaps))
 
 
 def plausibility_suspicion(mixture: TwoGaussians, score_N: FloatArray) -> FloatArray:
