@@ -116,8 +116,9 @@ def kappa_matrix(votes_RV: VoteArray) -> FloatArray:
     distance_VV = num_both_VV * both_yes_VV - first_yes_VV * second_yes_VV
     largest_VV = first_yes_VV * (num_both_VV - second_yes_VV)
     largest_VV += second_yes_VV * (num_both_VV - first_yes_VV)
-    kappa_VV: FloatArray = np.zeros_like(distance_VV)
-    return np.divide(2 * distance_VV, largest_VV, out=kappa_VV, where=largest_VV > 0)
+    is_defined_VV = largest_VV > 0
+    kappa_VV = np.where(is_defined_VV, 2 * distance_VV / np.where(is_defined_VV, largest_VV, 1), 0)
+    return np.asarray(kappa_VV)
 
 
 def kappa_with(votes_RV: VoteArray, is_member_R: NDArray[np.bool_]) -> FloatArray:
@@ -161,3 +162,11 @@ def form_panels(
             seats.setdefault(voters[number].place, number)
         panels.append(list(seats.values()))
     return panels
+
+
+def panel_score(distances_NV: FloatArray) -> FloatArray:
+    """Mean of the distances that a panel's heads give each sample; NaN where none gives one."""
+    has_value_NV = np.isfinite(distances_NV)
+    count_N = has_value_NV.sum(axis=1)
+    total_N = np.where(has_value_NV, distances_NV, 0.0).sum(axis=1)
+    return np.where(count_N > 0, total_N / np.maximum(count_N, 1), np.nan)
