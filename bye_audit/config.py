@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from bye_audit.errors import ConfigError
@@ -123,6 +123,71 @@ class ScoreConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class TcapConfig:
+    """How the detector `tcap` reads the attention of single heads.
+
+    The published description leaves most of these open; docs/detectors.md says how each was chosen.
+    """
+
+    statistics: tuple[str, ...] = ("system_mass", "image_mass", "text_mass")
+    """What is profiled of each head: shares of its attention on spans of the prompt, and
+    ``image_entropy``. A head that several set apart votes by the best separated."""
+    mass_scale: Literal["arcsine", "linear"] = "arcsine"
+    """Scale on which shares of attention are compared; linear is the published one."""
+    last_layers: int | None = None
+    """Decoder layers, from the last, whose heads may vote. None: the deeper half."""
+    max_components: int = 5
+    """Most Gaussians that a head's values are described by."""
+    criterion: Literal["aic", "bic"] = "aic"
+    """What chooses their number."""
+    min_share: float = 0.002
+    """Least share of the samples that a group may have."""
+    max_overlap: float = 0.157
+    """Most area that the densities of both groups may have in common: that of BSI 2."""
+    min_shift: float = 0.02
+    """Least distance of the groups' mean shares of attention: less is rounding, not allocation."""
+    vote_threshold: float = 0.5
+    """A head votes for a sample if its chance to be of the minority is above this (tau)."""
+    num_heads: int = 16
+    """Most heads that vote, the best separated first (H)."""
+    min_heads: int = 3
+    """Fewest heads that must set the same samples apart; errors of fewer cannot be estimated."""
+    min_kappa: float = 0.4
+    """Least agreement beyond chance (Cohen's kappa) of two heads that vote together."""
+    agree_with: Literal["plausibility"] | None = None
+    """A second witness that must agree. Heads that it agrees with go first, one of them is enough,
+    and without its agreement nothing is removed. None: heads decide alone."""
+    min_witness_kappa: float = 0.6
+    """Least agreement beyond chance with the second witness."""
+
+    def __post_init__(self) -> None:
+        """Refuse settings without meaning."""
+        known = {"image_entropy", "system_mass", "image_mass", "text_mass"}
+        _check(
+            {
+                f"tcap: statistics must be some of {', '.join(sorted(known))}": bool(
+                    self.statistics
+                )
+                and set(self.statistics) <= known,
+                "tcap: mass_scale must be arcsine or linear": self.mass_scale
+                in ("arcsine", "linear"),
+                "tcap: last_layers must be at least 1": self.last_layers is None
+                or self.last_layers >= 1,
+                "tcap: max_components must be at least 2": self.max_components >= 2,
+                "tcap: criterion must be aic or bic": self.criterion in ("aic", "bic"),
+                "tcap: min_share must be in [0, 0.5)": 0 <= self.min_share < 0.5,
+                "tcap: vote_threshold must be in (0, 1)": 0 < self.vote_threshold < 1,
+                "tcap: num_heads must be in [min_heads, 19]": self.min_heads
+                <= self.num_heads
+                <= 19,
+                "tcap: min_heads must be at least 1": self.min_heads >= 1,
+                "tcap: agree_with must be plausibility or None": self.agree_with
+                in ("plausibility", None),
+            }
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class DetectConfig:
     """How scores become suspicion (paper, section 4.2 and 4.3, with our guards)."""
 
@@ -151,6 +216,8 @@ class DetectConfig:
     drop_share: float = 0.2
     """Share that the baseline ``random-drop`` removes."""
     seed: int = 0
+    tcap: TcapConfig = field(default_factory=TcapConfig)
+    """Settings of the detector of that name."""
 
     def __post_init__(self) -> None:
         """Refuse settings without meaning."""

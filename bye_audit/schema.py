@@ -77,6 +77,7 @@ class Reason(StrEnum):
     LOW_ENTROPY = "low_attention_entropy"
     IMPLAUSIBLE_ANSWER = "implausible_answer"
     WITNESSES_AGREE = "witnesses_agree"
+    ATTENTION_ALLOCATION = "unusual_attention_of_heads"
     RANDOM_DROP = "dropped_at_random"
     NOT_SUSPICIOUS = "not_suspicious"
     NO_DECISION = "dataset_decision_removes_nothing"
@@ -357,6 +358,7 @@ def provenance_schema() -> dict[str, Any]:
         resamples=count,
         drop_share=share,
         seed={"type": "integer"},
+        tcap={"type": "object"},
     )
     detector = _closed(
         name=text,

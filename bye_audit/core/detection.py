@@ -7,7 +7,7 @@ Shapes: N = samples, B = samples of a batch, L = decoder layers, H = heads of a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from bye_audit.config import DetectConfig, EntropyName
 from bye_audit.core.bsi import LayerProfile
+from bye_audit.core.confounders import Strata
 from bye_audit.core.entropy import literal_entropy, normalized_entropy
 from bye_audit.core.mixture import TwoGaussians
 from bye_audit.errors import StageNotRunError
@@ -82,6 +83,8 @@ class Evidence:
     intervention_N
         What ``confirm`` found out, values of :class:`bye_audit.schema.Intervention`, empty for
         samples that were not asked; None where it was not run.
+    strata
+        What else sets the samples apart, by name; empty where nothing is known.
     """
 
     entropy_NL: NDArray[np.floating]
@@ -91,6 +94,7 @@ class Evidence:
     answer_logp_base_N: NDArray[np.floating] | None = None
     heads: HeadScores | None = None
     intervention_N: NDArray[np.str_] | None = None
+    strata: Mapping[str, Strata] = field(default_factory=dict)
 
     @property
     def has_varying_tokens(self) -> bool:

@@ -14,6 +14,7 @@ from bye_audit.core.detectors.plausibility import (
     detect_plausibility,
     plausibility_suspicion,
 )
+from bye_audit.core.detectors.tcap import TCAP, detect_tcap
 
 __all__ = [
     "DETECTORS",
@@ -23,10 +24,11 @@ __all__ = [
     "detect_bye",
     "detect_consensus",
     "detect_plausibility",
+    "detect_tcap",
     "plausibility_suspicion",
 ]
 
 DETECTORS: dict[str, Detector] = {
-    detector.name: detector for detector in (BYE, PLAUSIBILITY, CONSENSUS, NONE, RANDOM_DROP)
+    detector.name: detector for detector in (BYE, PLAUSIBILITY, TCAP, CONSENSUS, NONE, RANDOM_DROP)
 }
 """Every detector by name, and the baselines."""

@@ -14,11 +14,12 @@ from bye_audit.config import DetectConfig
 from bye_audit.core.detection import Detection, Detector, Evidence, FloatArray, OnLayer
 from bye_audit.core.detectors.bye import BYE
 from bye_audit.core.detectors.plausibility import PLAUSIBILITY
+from bye_audit.core.detectors.tcap import TCAP
 from bye_audit.errors import StageNotRunError
 from bye_audit.schema import Decision, Intervention, Reason
 
 ATTENTION, PLAUSIBLE, INTERVENTION = "attention", "plausibility", "intervention"
-_ATTENTION_DETECTORS = (BYE,)
+_ATTENTION_DETECTORS = (BYE, TCAP)
 
 
 def detect_consensus(

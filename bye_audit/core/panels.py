@@ -1,0 +1,142 @@
+"""Heads that set the same samples apart, judged together: is it a group, and what explains it.
+
+Shapes: R = samples kept whole, V = voters.
+"""
+
+# ruff: noqa: N815 - fields carry the shape suffixes of the legend above
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bye_audit.core.confounders import Association
+from bye_audit.core.dawid_skene import NO_VOTE
+from bye_audit.core.gaussians import sorted_values
+from bye_audit.core.head_search import HeadSearch
+from bye_audit.core.starts import SortedValues
+from bye_audit.core.tails import GroupEvidence, weigh_group
+from bye_audit.core.voting import HeadVoter, form_panels, kappa_with, panel_score
+
+BoolArray = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Panel:
+    """Heads that set the same samples apart.
+
+    Parameters
+    ----------
+    voters
+        The most trusted first, no head twice.
+    members_R
+        Samples kept whole that more than half of them vote for.
+    group
+        What speaks for these being a group and not the tail of the others.
+    explanation
+        The confounder that tells them apart, if one does.
+    witness_kappa
+        Their agreement with the second witness; None without one.
+    has_witness
+        Whether it is enough to say that both mean the same samples.
+    """
+
+    voters: list[HeadVoter]
+    members_R: BoolArray
+    group: GroupEvidence
+    explanation: Association | None
+    witness_kappa: float | None
+    has_witness: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Size, heads and evidence, as plain values."""
+        return {
+            "share": float(self.members_R.mean()),
+            "heads": [[voter.statistic, voter.layer, voter.head] for voter in self.voters],
+            "gap": self.group.gap,
+            "explained_by": None if self.explanation is None else self.explanation.name,
+            "witness_kappa": self.witness_kappa,
+        }
+
+
+def find_panels(
+    voters: Sequence[HeadVoter], search: HeadSearch, witness_R: BoolArray | None
+) -> list[Panel]:
+    """Put heads together that set the same samples apart, and keep those that are convincing.
+
+    Parameters
+    ----------
+    voters
+        The most trusted first.
+    search
+        That found them.
+    witness_R
+        A group that a second witness found, to compare with; None without one.
+
+    Returns
+    -------
+    list of Panel
+        Of those with heads enough and a group beyond doubt, and, if the second witness was asked to
+        choose, of those that it agrees with. First the panel whose last head needed is best
+        separated.
+
+    Notes
+    -----
+    A single head's minority may be its tail, and so may that of several heads that see the same.
+    Where the mean of their values thins out and becomes dense again there is a group, whatever the
+    shape of the rest (:func:`bye_audit.core.tails.weigh_group`): what a trigger does adds up over
+    the heads, and their noise does not.
+    """
+    settings = search.config
+    found = []
+    for panel in _panels(voters, search, witness_R):
+        is_chosen = panel.has_witness and settings.agree_with is not None
+        if is_chosen or (len(panel.voters) >= settings.min_heads and panel.group.is_beyond_doubt):
+            last = panel.voters[min(settings.min_heads, len(panel.voters)) - 1]
+            found.append((is_chosen, last.groups.separation, panel))
+    found.sort(key=lambda entry: entry[:2], reverse=True)
+    return [panel for _, _, panel in found]
+
+
+def _panels(
+    voters: Sequence[HeadVoter], search: HeadSearch, witness_R: BoolArray | None
+) -> Iterator[Panel]:
+    if not voters:
+        return
+    settings = search.config
+    votes_RV = np.stack([search.votes_of(voter) for voter in voters], axis=1)
+    for numbers in form_panels(voters, votes_RV, min_kappa=settings.min_kappa):
+        seats = numbers[: settings.num_heads]
+        cast_R = (votes_RV[:, seats] != NO_VOTE).sum(axis=1)
+        members_R = (votes_RV[:, seats] == 1).sum(axis=1) * 2 > cast_R
+        kappa = None
+        if witness_R is not None:
+            kappa = float(kappa_with(members_R[:, None].astype(np.int8), witness_R)[0])
+        has_witness = kappa is not None and kappa >= settings.min_witness_kappa
+        is_too_small = len(seats) < settings.min_heads and not has_witness
+        if is_too_small or not members_R.any() or members_R.all():
+            continue
+        chosen = [voters[number] for number in seats]
+        distances = [voter.distance(search.compared(voter)) for voter in chosen]
+        yield Panel(
+            voters=chosen,
+            members_R=members_R,
+            group=_weigh(panel_score(np.stack(distances, axis=1)), members_R),
+            explanation=search.explanation_of(members_R),
+            witness_kappa=kappa,
+            has_witness=has_witness,
+        )
+
+
+def _weigh(score_R: NDArray[np.float64], members_R: BoolArray) -> GroupEvidence:
+    """Hold the members' scores against the tail of the others."""
+    has_score_R = np.isfinite(score_R)
+    return weigh_group(
+        SortedValues(*sorted_values(score_R[has_score_R])),
+        cut=float(score_R[has_score_R & members_R].min()),
+        center=float(np.median(score_R[has_score_R & ~members_R])),
+    )
