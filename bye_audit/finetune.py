@@ -39,7 +39,7 @@ STAGE = "finetune"
 ADAPTERS_DIR = "adapters"
 _FINGERPRINT_FILE = "fingerprint.json"
 # They change how a run gets there, not where it arrives.
-_NOT_IN_FINGERPRINT = ("checkpoint_seconds", "gradient_checkpointing", "micro_batch_size")
+NOT_IN_FINGERPRINT = ("checkpoint_seconds", "gradient_checkpointing", "micro_batch_size")
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +171,7 @@ def _choose_run(
     fingerprint = {
         "base_digest": model_digest(model),
         "content_digest": tables.content_digest(),
-        "settings": {k: v for k, v in asdict(config).items() if k not in _NOT_IN_FINGERPRINT},
+        "settings": {k: v for k, v in asdict(config).items() if k not in NOT_IN_FINGERPRINT},
     }
     finished = None if restart else _find_finished(tables, fingerprint)
     if finished is not None:
