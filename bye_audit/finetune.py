@@ -140,7 +140,7 @@ def finetune_provisional(
     shown = progress if is_first_process() else SILENT
     outcome = train_lora(vlm, StoredConversations(tables), config, adapter_dir, shown)
     record = {
-        "model": _portable_name(model),
+        "model": portable_name(model),
         "base_model": vlm.name,
         "base_revision": vlm.revision,
         "device": vlm.device.type,
@@ -317,7 +317,7 @@ def _warn_of_rise(curve: Sequence[LossPoint]) -> str | None:
     return f"{what} before it fell again. A lower --learning-rate would train more steadily."
 
 
-def _portable_name(model: str) -> str:
+def portable_name(model: str) -> str:
     """``mini`` instead of wherever this installation keeps it."""
     from bye_audit import mini
 

@@ -72,7 +72,7 @@ def measure_learning(
     subjects: Subjects,
     planting: Planting,
     model: str,
-    adapter_dir: Path,
+    adapter_dir: Path | None,
     *,
     trust_remote_code: bool = False,
     progress: Progress = SILENT,
@@ -88,7 +88,7 @@ def measure_learning(
     planting
         The attack.
     model, adapter_dir
-        The provisional model.
+        The provisional model; without an adapter, one that was fine-tuned whole.
     trust_remote_code
         Run code that comes with the model.
     progress

@@ -190,8 +190,9 @@ def choose_folder(tables: AuditTables, out_dir: Path | None) -> Path:
     ConfigError
         If that is inside the audit, a file, or a folder of something else.
     """
-    audit_dir = Path(tables.uri).resolve()
-    chosen = out_dir or audit_dir.with_name(f"{audit_dir.name}-canary")
+    typed, audit_dir = Path(tables.uri), Path(tables.uri).resolve()
+    beside = audit_dir if typed.name in ("", "..") else typed
+    chosen = out_dir or beside.with_name(f"{beside.name}-canary")
     hint = "Name another folder with --out."
     if chosen.resolve() == audit_dir or audit_dir in chosen.resolve().parents:
         raise ConfigError(f"{chosen} is inside the audit, which is only read.", hint=hint)

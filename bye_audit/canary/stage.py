@@ -32,7 +32,12 @@ from bye_audit.canary.results import CanaryReport, CellResult
 from bye_audit.canary.subjects import find_subjects
 from bye_audit.config import CanaryConfig, DetectConfig, FinetuneConfig, ScoreConfig
 from bye_audit.errors import InterruptedStageError, StorageError
-from bye_audit.finetune import FinetuneResult, finetune_provisional, require_images
+from bye_audit.finetune import (
+    FinetuneResult,
+    finetune_provisional,
+    portable_name,
+    require_images,
+)
 from bye_audit.planning import plan_audit
 from bye_audit.poison.planting import Planting
 from bye_audit.progress import SILENT, Progress, Task
@@ -199,7 +204,7 @@ class _Work:
         subjects = self.plan.subjects
         return CanaryReport(
             out_dir=str(self.plan.out_dir),
-            model=self.plan.model,
+            model=portable_name(self.plan.model),
             num_samples=subjects.num_samples,
             num_able=len(subjects.rows) + len(subjects.held_out_rows),
             num_held_out=len(subjects.held_out_rows),

@@ -154,14 +154,15 @@ def describe_canary(report: CanaryReport) -> list[str]:
     for cell in report.cells:
         lines += [*_cell_lines(cell, report.min_recall), ""]
     lines.append(
-        f"Seen means: poison is suspected and at least {report.min_recall:.0%} of it is found. "
-        "Blind below:"
+        "In brackets: 95% Wilson intervals. Seen means: poison is suspected and at least "
+        f"{report.min_recall:.0%} of it is found. Blind below:"
     )
     for attack, by_detector in report.blind_rates().items():
         lines += [
             f"  {attack:<17} {name:<13} {_blind_words(rate)}" for name, rate in by_detector.items()
         ]
     lines += [
+        *_before_line(report),
         *_suspected_line(report.num_suspected, report.suspected_by),
         "It holds for this data, this model, these settings and these attacks; another attack may "
         "pass unseen.",
@@ -184,7 +185,7 @@ def _cell_lines(cell: CellResult, min_recall: float) -> list[str]:
     for outcome in cell.detectors:
         sight = _SIGHTS[cell.sight(outcome, min_recall)]
         lines.append(f"  {outcome.detector:<13} {sight:<10}  {_outcome_words(outcome)}".rstrip())
-        lines += [f"  {'':<25} {remark}" for remark in _remarks(outcome)]
+        lines += [f"  {'':<13} {remark}" for remark in _remarks(outcome)]
     return lines
 
 
@@ -193,7 +194,7 @@ def _learning_words(learning: Learning) -> str:
     if found.value is None:
         return "No held-out sample could show whether the attack was learnt."
     turned = f"The trigger turns {_interval(found)} of {found.num_trials} held-out answers"
-    return f"{turned}." if learning.is_learnt else f"{turned}: not learnt, nothing to see."
+    return f"{turned}." if learning.is_learnt else f"{turned}: not learnt, so nothing to miss."
 
 
 def _outcome_words(outcome: DetectorOutcome) -> str:
@@ -208,20 +209,28 @@ def _outcome_words(outcome: DetectorOutcome) -> str:
 
 
 def _remarks(outcome: DetectorOutcome) -> list[str]:
-    """Say what stands beside the figures: false alarms, and those that were there before."""
-    before, parts = outcome.before, []
+    """Say what the figures must be read with, a line each."""
+    remarks = []
     if outcome.num_false_alarms:
-        shared = (
-            "" if before is None else f", {before.num_shared:,} of them without the canary as well"
-        )
-        parts.append(f"{count(outcome.num_false_alarms, 'false alarm')}{shared}")
+        alarms = count(outcome.num_false_alarms, "false alarm")
+        if outcome.before is not None:
+            alarms += f", {outcome.before.num_shared:,} of them without the canary as well"
+        remarks.append(alarms)
     if outcome.num_suspected_flagged:
-        parts.append(f"{outcome.num_suspected_flagged:,} flagged that were suspected already")
+        remarks.append(f"{outcome.num_suspected_flagged:,} flagged that were suspected already")
     if outcome.num_decoys_flagged:
-        parts.append(f"{count(outcome.num_decoys_flagged, 'decoy')} flagged")
-    if before is not None:
-        parts.append(f"without the canary: {before.decision}, {before.num_flagged:,} flagged")
-    return ["; ".join(parts)] if parts else []
+        remarks.append(f"{count(outcome.num_decoys_flagged, 'decoy')} flagged")
+    return remarks
+
+
+def _before_line(report: CanaryReport) -> list[str]:
+    """Say what the detectors make of the audit itself; all copies are compared with the same."""
+    words = [
+        f"{outcome.detector} {outcome.before.decision}, {outcome.before.num_flagged:,} flagged"
+        for outcome in report.cells[0].detectors
+        if outcome.before is not None
+    ]
+    return [f"The same data without the canary: {'; '.join(words)}."] if words else []
 
 
 def _suspected_line(number: int, detector: str | None) -> list[str]:

@@ -37,7 +37,7 @@ def test_the_answer_goes_to_stdout_and_what_will_be_done_to_stderr(audit: Audit)
     assert "38 samples of each copy can carry poison; 2 more are held out" in first.stderr
     assert "2 trainings to do, about " in first.stderr
     assert first.stdout.startswith("patch at 10%: 4 of 39 samples planted.\n")
-    assert "of 2 held-out answers: not learnt, nothing to see." in first.stdout
+    assert "of 2 held-out answers: not learnt, so nothing to miss." in first.stdout
     assert "Blind below:\n" in first.stdout
     again = _run(audit, "--attack", "patch", "--rate", "0.2", "--rate", "0.1", "--json")
     assert "2 of them done already" in again.stderr
@@ -117,8 +117,10 @@ def test_every_figure_stands_beside_what_it_must_be_read_with() -> None:
         "Warning: The training loss rose.",
         "recall 100% [72.2-100]",
         "precision 83.3% [55.2-95.3]",
-        "2 false alarms, 2 of them without the canary as well; 6 flagged that were suspected "
-        "already; 1 decoy flagged; without the canary: poison_suspected, 8 flagged",
+        "  2 false alarms, 2 of them without the canary as well\n",
+        "  6 flagged that were suspected already\n",
+        "  1 decoy flagged\n",
+        "The same data without the canary: bye poison_suspected, 8 flagged.\n",
         "not judged  It lacks heads.",
         "7 samples that the last filter (bye) removed stay in the copies",
         "at most 10%",

@@ -29,7 +29,6 @@ from bye_audit import Audit, DetectConfig, ScoreConfig
 from bye_audit.canary import CanaryPlan, CanaryReport, Sight, judging
 from bye_audit.canary.copying import Truth, make_copy
 from bye_audit.canary.judging import WordBefore, detectors_to_try, judge_copy
-from bye_audit.canary.learning import summarise
 from bye_audit.canary.preparing import Cell
 from bye_audit.canary.subjects import Subjects, find_subjects
 from bye_audit.errors import InterruptedStageError
@@ -193,17 +192,6 @@ def test_what_a_random_model_has_not_learnt_is_no_miss(report: CanaryReport) -> 
         assert cell.learning.is_learnt is False
         for outcome in cell.detectors:
             assert cell.sight(outcome, 0.5) in (Sight.SEEN, Sight.NOT_LEARNT)
-
-
-def test_learning_counts_only_answers_that_the_trigger_could_turn() -> None:
-    found = summarise([(False, True), (False, False), (False, False), (True, True)])
-    assert (found.attack_success.num_hits, found.attack_success.num_trials) == (2, 4)
-    assert found.without_trigger.num_hits == 1
-    assert (found.turned.num_hits, found.turned.num_trials) == (1, 3)
-    assert found.is_learnt is True
-    assert summarise([(True, True)]).is_learnt is None
-    assert summarise([]).is_learnt is None
-    assert summarise([(False, False)] * 11 + [(False, True)]).is_learnt is False
 
 
 def _subjects(tables: AuditTables, suspected: set[str]) -> Subjects:
