@@ -183,6 +183,10 @@ def test_the_report_is_also_in_a_file(report: CanaryReport) -> None:
         assert {found["detector"] for found in cell["detectors"]} == set(detectors_to_try())
         for found in cell["detectors"]:
             assert found["sight"] in set(Sight)
+            if found["decision"] is None:
+                # A detector that asks for a stage which this audit did not go through.
+                assert found["sight"] == Sight.NOT_JUDGED
+                continue
             assert found["metrics"]["recall"]["num_trials"] == cell["num_planted"] == 8
             assert found["before"] is not None
 
@@ -191,7 +195,7 @@ def test_what_a_random_model_has_not_learnt_is_no_miss(report: CanaryReport) -> 
     for cell in report.cells:
         assert cell.learning.is_learnt is False
         for outcome in cell.detectors:
-            assert cell.sight(outcome, 0.5) in (Sight.SEEN, Sight.NOT_LEARNT)
+            assert cell.sight(outcome, 0.5) is not Sight.MISSED
 
 
 def _subjects(tables: AuditTables, suspected: set[str]) -> Subjects:
