@@ -305,6 +305,42 @@ class ConfirmConfig:
         )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CanaryConfig:
+    """Which known poison is planted in copies of the data, and what counts as seen."""
+
+    attacks: tuple[str, ...]
+    """Names in ``bye_audit.poison.attacks.ATTACKS``."""
+    rates: tuple[float, ...]
+    """Shares of the samples that can carry poison; each rate with each attack is one training."""
+    relative_size: float = 1 / 16
+    """Side of a patch as a share of the image's shorter side."""
+    seed: int = 0
+    """Of what is held out, chosen and planted."""
+    min_recall: float = 0.5
+    """Least share of the planted samples that must be found for the poison to count as seen."""
+    held_out_share: float = 0.05
+    """Share of the samples that is kept out of the copies, to try the trigger on."""
+    max_held_out: int = 200
+
+    def __post_init__(self) -> None:
+        """Refuse settings that plant nothing or measure nothing."""
+        _check(
+            {
+                "--attack must name at least one attack": len(self.attacks) > 0,
+                "--rate must give at least one rate": len(self.rates) > 0,
+                "--rate must be above 0 and at most 0.5, where poison is no minority any more": all(
+                    0 < rate <= 0.5 for rate in self.rates
+                ),
+                "--relative-size must be above 0 and at most 1": 0 < self.relative_size <= 1,
+                "--seed must be at least 0": self.seed >= 0,
+                "--min-recall must be above 0 and at most 1": 0 < self.min_recall <= 1,
+                "held_out_share must be above 0 and below 1": 0 < self.held_out_share < 1,
+                "max_held_out must be at least 1": self.max_held_out >= 1,
+            }
+        )
+
+
 def _check(rules: Mapping[str, bool]) -> None:
     broken = [rule for rule, holds in rules.items() if not holds]
     if broken:

@@ -12,6 +12,7 @@ import click
 import bye_audit as package
 from bye_audit.cli import options as shared
 from bye_audit.cli import output
+from bye_audit.cli.canary import canary
 from bye_audit.cli.confirm import describe_confirm, describe_findings
 from bye_audit.cli.group import AuditGroup
 from bye_audit.cli.plan import describe_plan
@@ -330,6 +331,9 @@ def run(
         output.show([f"Report: {done.report_path}", f"Cleaned split: {out}"])
         _next("query", audit, f'"{_EXAMPLE_QUERY}"')
     _exit_on_finding(fail_on_suspicious, done.filtered.decision)
+
+
+bye_audit.add_command(canary)
 
 
 @bye_audit.command()

@@ -81,23 +81,40 @@ def source_options(command: Command) -> Command:
 
 def finetune_options(command: Command) -> Command:
     """Add the settings of the provisional fine-tuning."""
+    seed = _number("--seed", FinetuneConfig().seed, "Seed of order and initial LoRA weights.")
+    return _apply(command, *_finetune_settings(), seed)
+
+
+def finetune_overrides(command: Command) -> Command:
+    """Add the same settings without defaults: what is not given stays as it was."""
+    return _apply(command, *_finetune_settings(is_override=True))
+
+
+def _finetune_settings(*, is_override: bool = False) -> list[Decorator[Any]]:
     default = FinetuneConfig()
-    return _apply(
-        command,
-        _number("--epochs", default.epochs, "Passes over the data."),
-        _number("--learning-rate", default.learning_rate, "Peak rate of AdamW."),
-        _number("--batch-size", default.batch_size, "Samples an optimiser step."),
+
+    def setting(*names: str, default: Any, **more: Any) -> Decorator[Any]:
+        if is_override:
+            return click.option(*names, default=None, **more)
+        return click.option(*names, default=default, show_default=True, **more)
+
+    def number(name: str, value: float, text: str) -> Decorator[Any]:
+        return setting(name, default=value, type=type(value), help=text)
+
+    return [
+        number("--epochs", default.epochs, "Passes over the data."),
+        number("--learning-rate", default.learning_rate, "Peak rate of AdamW."),
+        number("--batch-size", default.batch_size, "Samples an optimiser step."),
         click.option(
             "--micro-batch-size",
             type=int,
             help="Samples a forward pass; the rest is accumulated. Default: the whole batch.",
         ),
-        click.option(
+        setting(
             "--quantize",
             "quantization",
             type=click.Choice(QUANTIZATIONS),
             default=default.quantization,
-            show_default=True,
             help="Load the language decoder in fewer bits, for scoring as well. Needs the extra "
             "bye-audit[quantized].",
         ),
@@ -107,17 +124,15 @@ def finetune_options(command: Command) -> Command:
             help="Compute activations twice instead of keeping them: less memory, more time. "
             "Default: on a GPU only.",
         ),
-        _number("--lora-rank", default.lora_rank, "Rank of the LoRA matrices."),
-        _number("--lora-alpha", default.lora_alpha, "Scale of the LoRA update."),
-        click.option(
+        number("--lora-rank", default.lora_rank, "Rank of the LoRA matrices."),
+        number("--lora-alpha", default.lora_alpha, "Scale of the LoRA update."),
+        setting(
             "--train-projector/--freeze-projector",
             default=default.train_projector,
-            show_default=True,
             help="Train the projector between vision tower and decoder as well.",
         ),
-        _number("--max-length", default.max_length, "Longest conversation in tokens."),
-        _number("--seed", default.seed, "Seed of order and initial LoRA weights."),
-    )
+        number("--max-length", default.max_length, "Longest conversation in tokens."),
+    ]
 
 
 def score_options(command: Command) -> Command:

@@ -1,6 +1,7 @@
 """How good a detection and how successful an attack was, against known truth.
 
-Only benchmarks and the demo know the truth; no stage imports this. Positive means poisoned.
+Only benchmarks, the demo and the canary know the truth; no stage imports this. Positive means
+poisoned.
 """
 
 from __future__ import annotations

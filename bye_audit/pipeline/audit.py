@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from bye_audit.config import ConfirmConfig, DetectConfig, FinetuneConfig, ScoreConfig
+from bye_audit.config import (
+    CanaryConfig,
+    ConfirmConfig,
+    DetectConfig,
+    FinetuneConfig,
+    ScoreConfig,
+)
 from bye_audit.errors import StageNotRunError
 from bye_audit.pipeline.overlays import draw_maps
 from bye_audit.pipeline.provisional import Provisional, find_provisional, resolve_model
@@ -16,6 +22,7 @@ from bye_audit.progress import SILENT, Progress
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from bye_audit.canary import CanaryPlan, CanaryReport
     from bye_audit.confirm import ConfirmResult
     from bye_audit.core.bsi import LayerProfile
     from bye_audit.filter import FilterResult
@@ -65,6 +72,8 @@ class Audit:
     """Decision and files of the last ``filter`` of this object."""
     report_path: Path | None = field(default=None, init=False, repr=False)
     """Where the last ``report`` of this object was written."""
+    canary_report: CanaryReport | None = field(default=None, init=False, repr=False)
+    """What the last ``canary`` of this object measured."""
 
     @classmethod
     def open(cls, uri: str | Path, *, progress: Progress = SILENT) -> Audit:
@@ -370,6 +379,66 @@ class Audit:
             if overlays
             else {},
             Path(out_path),
+            progress=self.progress,
+        )
+        return self
+
+    def canary(
+        self,
+        config: CanaryConfig,
+        *,
+        model: str | Path | None = None,
+        out_dir: str | Path | None = None,
+        finetune: FinetuneConfig | Mapping[str, Any] | None = None,
+        score: ScoreConfig | None = None,
+        detect: DetectConfig | None = None,
+        announce: Callable[[CanaryPlan], None] | None = None,
+        trust_remote_code: bool = False,
+    ) -> Audit:
+        """Plant known poison in copies of this audit and measure which detector sees it.
+
+        Parameters
+        ----------
+        config
+            The attacks, the rates, and what counts as seen.
+        model
+            As of ``finetune``; that of the last ``finetune`` of this audit when None.
+        out_dir
+            Folder for the copies and the results; beside the audit when None. The audit itself is
+            only read.
+        finetune
+            Settings of the trainings, whole or single ones by name; the rest as the last
+            ``finetune`` of this audit had it.
+        score, detect
+            Settings of scoring and detection.
+        announce
+            Told what is going to be done, before anything is trained.
+        trust_remote_code
+            Run Python code that comes with the model. Only for models whose code you have read.
+
+        Returns
+        -------
+        Audit
+            This object, with ``canary_report`` set.
+
+        Raises
+        ------
+        StageNotRunError
+            If no model is given and none was trained here.
+        """
+        from bye_audit.canary import known_model, run_canary
+
+        tables = self.tables
+        self.canary_report = run_canary(
+            tables,
+            resolve_model(known_model(tables) if model is None else model),
+            config,
+            out_dir=None if out_dir is None else Path(out_dir),
+            finetune=finetune,
+            score=score,
+            detect=detect,
+            announce=announce,
+            trust_remote_code=trust_remote_code,
             progress=self.progress,
         )
         return self
