@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -270,7 +271,8 @@ def judged_with(tables: AuditTables, detect: DetectConfig) -> dict[str, Any]:
     """Say what a verdict about a copy depends on besides its scores; JSON values only."""
     scored, confirmed = tables.latest_run("score"), tables.latest_run("confirm")
     return {
-        "detect": asdict(detect),
+        # As it will be read back: JSON knows no tuples.
+        "detect": json.loads(json.dumps(asdict(detect))),
         "detectors": list(detectors_to_try()),
         "score_run": None if scored is None else scored.run_id,
         "confirm_run": None if confirmed is None else confirmed.run_id,

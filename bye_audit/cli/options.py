@@ -42,9 +42,10 @@ detector_option = click.option(
     "--detector",
     default="bye",
     show_default=True,
-    help="bye: collapse of attention, the paper's. plausibility: answers that only the "
-    "fine-tuned model finds likely. consensus: what confirm found out, and what the others agree "
-    "on. For comparison, none and random-drop look at nothing.",
+    help="bye: collapse of attention, the paper's. tcap: heads whose attention sets the same "
+    "minority apart. plausibility: answers that only the fine-tuned model finds likely. "
+    "consensus: what confirm found out, and what the others agree on. For comparison, none and "
+    "random-drop look at nothing.",
 )
 
 
