@@ -104,6 +104,8 @@ def make_cell(cell: Cell, root: Path, progress: Progress = SILENT) -> MadeCell:
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(_make(cell, folder, progress), indent=1), encoding="utf-8")
+        # The tables hold the images too, and the seed makes the files again.
+        shutil.rmtree(folder / "data", ignore_errors=True)
     return MadeCell(cell=cell, folder=folder, record=json.loads(path.read_text("utf-8")))
 
 
@@ -114,8 +116,6 @@ def _make(cell: Cell, folder: Path, progress: Progress) -> dict[str, Any]:
     audit = Audit.open(folder / "audit", progress=progress)
     audit.ingest(source).finetune(EMBEDDED_MODEL, plan.finetune).score()
     outcome = measure_adapter(audit, plan, planting, progress)
-    # The tables hold the images too, and the seed makes the files again.
-    shutil.rmtree(source.parent)
     return {
         **asdict(cell),
         "plan": repr(plan),

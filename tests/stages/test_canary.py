@@ -260,7 +260,7 @@ def test_a_detector_without_its_evidence_is_named_and_the_others_judge(
 def test_detectors_that_are_only_there_to_compare_with_are_left_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    stand_ins = {"a": SimpleNamespace(is_baseline=True), "b": SimpleNamespace()}
+    stand_ins = {"a": SimpleNamespace(role="baseline"), "b": SimpleNamespace(role="witness")}
     monkeypatch.setattr(judging, "DETECTORS", stand_ins)
     assert list(detectors_to_try()) == ["b"]
 
