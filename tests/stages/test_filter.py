@@ -183,7 +183,7 @@ def test_an_unknown_detector_lists_those_there_are(tmp_path: Path) -> None:
     tables = make_ingested_audit(tmp_path)
     with pytest.raises(ConfigError, match="'magic'") as caught:
         filter_samples(tables, tmp_path / "out", detector="magic")
-    assert caught.value.hint == "Choose one of: bye, plausibility."
+    assert caught.value.hint == "Choose one of: bye, consensus, plausibility."
 
 
 def test_missing_scores_and_missing_likelihoods_name_the_stage(tmp_path: Path) -> None:
