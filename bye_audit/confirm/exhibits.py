@@ -26,6 +26,7 @@ _T = TypeVar("_T")
 _WORDINESS = 3
 # Long answers are told from others by their beginning; attackers may write them without end.
 _MAX_ANSWER_TOKENS = 256
+_USUAL_ANSWER_TOKENS = 24
 # What a model sees of an image is mostly less; hundreds of exhibits are held at once.
 _MAX_PIXELS = 2_000_000
 # Batches that are made model input at once.
@@ -229,6 +230,9 @@ class Interrogator:
         self.counts["generated"] += len(exhibits)
         texts = {pattern.text, *(exhibit.answer for exhibit in exhibits)}
         longest = max(len(self._tokens(text)) for text in texts)
+        if not pattern.is_whole:
+            # The words may come late in an answer that is longer than those of the samples asked.
+            longest = max(longest, _USUAL_ANSWER_TOKENS)
         return [
             answer
             for part in self._parts(exhibits)

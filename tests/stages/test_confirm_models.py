@@ -16,7 +16,7 @@ from support.witness import draw_exhibit
 from bye_audit import Audit, mini
 from bye_audit.cli.main import bye_audit
 from bye_audit.config import ConfirmConfig, FinetuneConfig
-from bye_audit.confirm.exhibits import AnswerPattern, Interrogator
+from bye_audit.confirm.exhibits import AnswerPattern, Exhibit, Interrogator
 from bye_audit.demo import DemoPlan, plant_data
 from bye_audit.errors import StageNotRunError, StaleStageError
 from bye_audit.mini.dataset import CaptionedScenes
@@ -130,18 +130,30 @@ def test_questions_are_counted_by_who_was_asked(unlearned: VisionLanguageModel) 
     assert ask.replies([], []) == []
 
 
-def test_what_a_model_generates_is_what_it_gives(unlearned: VisionLanguageModel) -> None:
-    exhibits = [draw_exhibit(number) for number in range(4)]
-    conversations = [exhibit.conversation("") for exhibit in exhibits]
-    own = generate_answers(unlearned, conversations, max_new_tokens=4)
-    said = [
-        AnswerPattern(text=answer.split()[0], is_whole=False, telling=frozenset(answer.split()[:1]))
-        for answer in own
+@pytest.mark.slow
+def test_what_a_model_generates_is_what_it_gives() -> None:
+    vlm = load_model(str(mini.model_dir()))
+    exhibits = [
+        Exhibit(
+            sample_id=str(number),
+            messages=tuple(map(dict, drawn.messages[:1])),
+            images=(np.asarray(drawn.images[0]),),
+            answer="",
+        )
+        for number, drawn in enumerate(draw_conversations(4))
     ]
-    ask = Interrogator(unlearned)
-    for exhibit, pattern in zip(exhibits, said, strict=True):
-        assert ask.gives([exhibit], pattern) == [True]
-        assert ask.grades([exhibit], pattern) == [(1.0, 0.0)]
+    own = generate_answers(vlm, [exhibit.conversation("") for exhibit in exhibits])
+    ask = Interrogator(vlm)
+    for exhibit, answer in zip(exhibits, own, strict=True):
+        word = frozenset(answer.split()[-1:])
+        whole = AnswerPattern(text=answer, is_whole=True, telling=word)
+        part = AnswerPattern(text=answer.split()[-1], is_whole=False, telling=word)
+        assert ask.gives([exhibit], whole) == ask.gives([exhibit], part) == [True]
+        assert ask.base_says([exhibit], whole) == [True]
+        ((is_given, logp),) = ask.grades([exhibit], whole)
+        assert is_given == 1
+        assert logp < 0
+        assert ask.grades([exhibit], part) == [(1.0, 0.0)]
 
 
 def test_questions_in_parts_are_answered_like_those_at_once(
