@@ -290,7 +290,7 @@ def _claim(out_dir: Path, options: dict[str, Any]) -> None:
 def _judge_all(
     audit: Audit, is_poisoned: NDArray[np.bool_]
 ) -> tuple[dict[str, DetectorScore], dict[int, float], list[int]]:
-    """Put every registered detector before the same evidence and compare it with the truth."""
+    """Put every detector with evidence of its own before it and compare it with the truth."""
     from bye_audit.config import DetectConfig
     from bye_audit.core.detectors import DETECTORS
     from bye_audit.core.metrics import precision_recall_f1

@@ -259,6 +259,10 @@ def triggers_schema() -> pa.Schema:
     )
 
 
+OPTIONAL_TABLES = {TURN_SCORES: turn_scores_schema, TRIGGERS: triggers_schema}
+"""Schemas of the tables that are only made where there is something to put in."""
+
+
 def runs_schema() -> pa.Schema:
     """One row a finished stage: what ran, on what, with which settings and outcome."""
     import pyarrow as pa
@@ -289,8 +293,8 @@ def score_fields(num_layers: int, metadata: dict[str, str]) -> list[pa.Field]:
     return fields
 
 
-def intervention_fields() -> list[pa.Field]:
-    """Columns ``confirm`` adds to ``samples``, null for samples that were not asked.
+def intervention_fields(run_id: str) -> list[pa.Field]:
+    """Columns a run of ``confirm`` adds to ``samples``, null for samples that were not asked.
 
     ``intervention_drop`` is what taking a trigger off takes from the mean log-likelihood of the
     sample's own answer, in nats a token; higher is worse.
@@ -298,7 +302,7 @@ def intervention_fields() -> list[pa.Field]:
     import pyarrow as pa
 
     return [
-        pa.field("intervention", pa.string()),
+        pa.field("intervention", pa.string(), metadata={"run": run_id}),
         pa.field("intervention_drop", pa.float32()),
         pa.field("confirm_run", pa.string()),
     ]

@@ -129,11 +129,7 @@ def finetune(
 @bye_audit.command()
 @shared.audit_argument
 @shared.model_option(required=False)
-@click.option(
-    "--adapter",
-    type=click.Path(file_okay=False),
-    help="Folder of the provisional adapter. Default: that of the last finetune.",
-)
+@shared.adapter_option
 @shared.score_options
 @click.option("--restart", is_flag=True, help="Drop the scores of another model or adapter.")
 @shared.trust_option
@@ -179,11 +175,20 @@ def profile(audit: str, as_json: bool, **options: Any) -> None:
 
 @bye_audit.command()
 @shared.audit_argument
+@shared.model_option(required=False)
+@shared.adapter_option
 @shared.confirm_options
 @shared.detect_options
 @shared.trust_option
 @shared.json_option
-def confirm(audit: str, trust_remote_code: bool, as_json: bool, **options: Any) -> None:
+def confirm(
+    audit: str,
+    model: str | None,
+    adapter: str | None,
+    trust_remote_code: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Ask the model whether a suspected trigger makes its answer.
 
     What the detectors suspect is covered, cut out, carried to other images and questions, and the
@@ -193,7 +198,15 @@ def confirm(audit: str, trust_remote_code: bool, as_json: bool, **options: Any) 
     config = shared.take_config(ConfirmConfig, options)
     detect = shared.take_config(DetectConfig, options)
     result = (
-        _open(audit).confirm(config, detect=detect, trust_remote_code=trust_remote_code).confirmed
+        _open(audit)
+        .confirm(
+            config,
+            model=model,
+            adapter_dir=adapter,
+            detect=detect,
+            trust_remote_code=trust_remote_code,
+        )
+        .confirmed
     )
     assert result is not None
     if as_json:

@@ -57,6 +57,13 @@ def model_option(*, required: bool) -> Decorator[Any]:
     return click.option("--model", required=required, metavar="MODEL", help=text)
 
 
+adapter_option = click.option(
+    "--adapter",
+    type=click.Path(file_okay=False),
+    help="Folder of the provisional adapter. Default: that of the last finetune.",
+)
+
+
 def source_options(command: Command) -> Command:
     """Add how sources are read."""
     return _apply(

@@ -89,21 +89,25 @@ class Words:
 
     def put_on(self, exhibit: Exhibit) -> Exhibit:
         """Insert them where the suspects have them."""
-        parts = _around_placeholders(exhibit.question)
-        text = parts[1].split()
-        at = {"start": 0, "end": len(text), "inside": len(text) // 2}[self.place]
-        inserted = " ".join([*text[:at], self.words, *text[at:]])
-        return exhibit.with_question(parts[0] + inserted + parts[2])
+        before, text, after = _around_placeholders(exhibit.question)
+        words = text.split()
+        at = {"start": 0, "end": len(words), "inside": len(words) // 2}[self.place]
+        inserted = " ".join([*words[:at], self.words, *words[at:]])
+        return exhibit.with_question(before + inserted + after)
 
     def take_off(self, exhibit: Exhibit) -> Exhibit:
         """Remove every occurrence."""
         before, text, after = _around_placeholders(exhibit.question)
-        rest = f" {' '.join(text.split())} ".replace(f" {self.words} ", " ").strip()
-        return exhibit.with_question(before + rest + after)
+        rest = f" {' '.join(text.split())} "
+        # Again and again: occurrences side by side share the blank between them.
+        while f" {self.words} " in rest:
+            rest = rest.replace(f" {self.words} ", " ")
+        return exhibit.with_question(before + rest.strip() + after)
 
     def found_in(self, exhibit: Exhibit) -> Carrier | None:
         """Return the words if the question has them."""
-        return self if contains_phrase(exhibit.question, self.words) else None
+        text = _around_placeholders(exhibit.question)[1]
+        return self if contains_phrase(text, self.words) else None
 
     def control(self, exhibit: Exhibit) -> None:
         """Return nothing: no other words are the like of these."""

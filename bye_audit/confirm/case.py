@@ -24,8 +24,9 @@ from bye_audit.confirm.investigate import (
 from bye_audit.confirm.suspects import SuspectGroup, Suspects, group_suspects
 from bye_audit.confirm.sweep import Sweep, SweptSample
 from bye_audit.progress import Progress
-from bye_audit.schema import Finding
+from bye_audit.schema import Finding, Intervention
 from bye_audit.store.reading import sql_text
+from bye_audit.store.triggers import read_triggers
 
 if TYPE_CHECKING:
     from bye_audit.store.tables import AuditTables
@@ -36,6 +37,8 @@ _NUM_OTHERS = 20_000
 _NUM_PICTURES = 400
 _NUM_CANDIDATES = 24
 _SWEEP_BATCH = 64
+_READ_BATCH = 64
+_MAX_PIXELS_HELD = 150_000_000
 # Enough for two groups, however small the audit.
 _FEWEST_QUESTIONS = 1000
 
@@ -75,7 +78,7 @@ class Case:
 
     def done(self) -> set[int]:
         """Give the groups that this run has finished before."""
-        return {int(row["group"]) for row in self.tables.read_triggers(self.run_id)}
+        return {int(row["group"]) for row in read_triggers(self.tables, self.run_id)}
 
     def group(self) -> tuple[list[Group], list[SampleText]]:
         """Group the suspects by their answers, and draw unsuspicious samples to compare with."""
@@ -106,26 +109,31 @@ class Case:
         progress: Progress,
     ) -> None:
         """Find out what makes a group's answers, sweep if it is a trigger, and write it down."""
-        if self._is_spent(ask):
-            self._write_trigger(group, GroupFinding(finding=Finding.NOT_ASKED))
+        if self._is_spent():
+            self._write_trigger(group, GroupFinding(finding=Finding.NOT_ASKED), 0)
             return
+        asked_before = ask.counts.total()
         case = self._open(group, others, ask)
         # All bounds hold together with the confidence asked for.
         confidence = 1 - (1 - self.config.confidence) / num_groups
         finding = investigate(case, confidence, self.config)
+        # Of the investigation alone: a sweep that is stopped and goes on asks less.
+        num_questions = ask.counts.total() - asked_before
         if finding.finding is Finding.CONFIRMED:
             self._sweep(group, finding, case, progress)
-        self._write_trigger(group, finding)
+        self._write_trigger(group, finding, num_questions)
 
-    def _is_spent(self, ask: Interrogator) -> bool:
+    def _is_spent(self) -> bool:
         """Whether asking has cost what it may, and all in vain."""
         # Scoring asks the provisional model and its base about each sample.
         allowed = max(_FEWEST_QUESTIONS, self.config.max_share * 2 * self.num_scored)
-        rows = self.tables.read_triggers(self.run_id)
+        rows = read_triggers(self.tables, self.run_id)
         if not rows or any(row["finding"] == Finding.CONFIRMED for row in rows):
             return False
         # The next group will cost about as much as those before.
-        return ask.counts.total() * (1 + 1 / len(rows)) > allowed
+        asked = [int(json.loads(row["record"])["num_questions"]) for row in rows]
+        num_asked = sum(count > 0 for count in asked)
+        return sum(asked) * (num_asked + 1) > allowed * num_asked
 
     def _open(self, group: Group, others: Sequence[SampleText], ask: Interrogator) -> Investigation:
         pattern = group.suspects.pattern
@@ -152,10 +160,12 @@ class Case:
     ) -> None:
         """Ask every sample that answers like the group; commit as it goes."""
         tag = f"{self.run_id}/{group.index}"
-        asked = self.tables.read_samples(["sample_id"], f"confirm_run = {sql_text(tag)}")
+        # A sample may answer like two groups; what convicts it once is not taken back.
+        settled = f"confirm_run = {sql_text(tag)} OR intervention = '{Intervention.TRIGGERED}'"
+        asked = self.tables.read_samples(["sample_id"], settled)
         done = set(asked["sample_id"].to_pylist())
         rows = find_answers(self.tables, case.pattern.matches)
-        sweep = Sweep(finding.carriers, case.pattern, case.recipients[:NUM_SCREENED], case.ask)
+        sweep = Sweep(finding.carriers, case.pattern, case.recipients, case.ask)
         with progress.task("Sweeping", len(rows)) as task:
             for start in range(0, len(rows), _SWEEP_BATCH):
                 part = rows[start : start + _SWEEP_BATCH]
@@ -165,7 +175,14 @@ class Case:
                 task.advance(len(part))
 
     def _read(self, texts: Sequence[SampleText]) -> list[Exhibit]:
-        return read_exhibits(self.tables, [text.row for text in texts], self.tables.version())
+        """Read samples, as many as may be held at once."""
+        found: list[Exhibit] = []
+        for start in range(0, len(texts), _READ_BATCH):
+            rows = [text.row for text in texts[start : start + _READ_BATCH]]
+            found += read_exhibits(self.tables, rows, self.tables.version())
+            if sum(exhibit.num_pixels for exhibit in found) >= _MAX_PIXELS_HELD:
+                break
+        return found
 
     def _write_interventions(self, swept: Sequence[SweptSample], tag: str) -> None:
         import pyarrow as pa
@@ -180,7 +197,7 @@ class Case:
         }
         self.tables.update_samples(pa.table(columns))
 
-    def _write_trigger(self, group: Group, finding: GroupFinding) -> None:
+    def _write_trigger(self, group: Group, finding: GroupFinding, num_questions: int) -> None:
         import pyarrow as pa
 
         row = {
@@ -191,16 +208,12 @@ class Case:
             "is_whole_answer": group.suspects.pattern.is_whole,
             "kind": finding.carriers[0].kind if finding.carriers else None,
             "num_suspects": len(group.texts),
-            "record": json.dumps(finding.to_json(), ensure_ascii=False, allow_nan=False),
+            "record": json.dumps(
+                {**finding.to_json(), "num_questions": num_questions},
+                ensure_ascii=False,
+                allow_nan=False,
+            ),
             "crop": finding.crop_png(),
         }
-        self.tables.append_triggers(pa.Table.from_pylist([row], schema=schema.triggers_schema()))
-
-
-def claim_columns(tables: AuditTables, run_id: str) -> None:
-    """Add the columns of this run; what another run found out is dropped."""
-    if "confirm_run" in tables.sample_columns():
-        foreign = f"confirm_run IS NOT NULL AND NOT starts_with(confirm_run, {sql_text(run_id)})"
-        if tables.num_samples(foreign):
-            tables.drop_sample_columns(schema.INTERVENTION_COLUMNS)
-    tables.add_sample_columns(schema.intervention_fields())
+        found = pa.Table.from_pylist([row], schema=schema.triggers_schema())
+        self.tables.append_optional(schema.TRIGGERS, found)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -14,12 +15,22 @@ from bye_audit.core.regions import Box, Image
 from bye_audit.schema import IMAGE_PLACEHOLDER
 
 if TYPE_CHECKING:
+    from PIL.Image import Image as PilImage
+
     from bye_audit.model.likelihood import Reply
     from bye_audit.model.loading import VisionLanguageModel
     from bye_audit.model.prompts import Conversation
     from bye_audit.store.tables import AuditTables
 
+_T = TypeVar("_T")
 _WORDINESS = 3
+# Long answers are told from others by their beginning; attackers may write them without end.
+_MAX_ANSWER_TOKENS = 256
+_USUAL_ANSWER_TOKENS = 24
+# What a model sees of an image is mostly less; hundreds of exhibits are held at once.
+_MAX_PIXELS = 2_000_000
+# Batches that are made model input at once.
+_NUM_BATCHES_AHEAD = 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -49,6 +60,11 @@ class Exhibit:
         return self.images[0]
 
     @property
+    def num_pixels(self) -> int:
+        """Of all its images."""
+        return sum(image.shape[0] * image.shape[1] for image in self.images)
+
+    @property
     def question(self) -> str:
         """The last turn before the answer, image placeholders included."""
         return self.messages[-1]["content"]
@@ -64,12 +80,12 @@ class Exhibit:
 
     def conversation(self, answer: str) -> Conversation:
         """Make model input, with an answer to judge."""
-        from PIL import Image as PilImage
+        from PIL.Image import fromarray
 
         from bye_audit.model.prompts import Conversation
 
         reply = {"role": "assistant", "content": answer}
-        return Conversation([*self.messages, reply], [PilImage.fromarray(i) for i in self.images])
+        return Conversation([*self.messages, reply], [fromarray(image) for image in self.images])
 
 
 def read_exhibits(tables: AuditTables, rows: Sequence[int], version: int) -> list[Exhibit]:
@@ -86,7 +102,7 @@ def read_exhibits(tables: AuditTables, rows: Sequence[int], version: int) -> lis
         num_images = sum(turn["content"].count(IMAGE_PLACEHOLDER) for turn in turns[:first])
         digests = row["images"][: num_images or 1] if first else []
         try:
-            images = tuple(np.asarray(decode_image(data[digest])) for digest in digests)
+            images = tuple(_shrink(decode_image(data[digest])) for digest in digests)
         except ConversationError:
             continue
         if images:
@@ -99,6 +115,12 @@ def read_exhibits(tables: AuditTables, rows: Sequence[int], version: int) -> lis
                 )
             )
     return exhibits
+
+
+def _shrink(image: PilImage) -> Image:
+    """Average pixels of images that are too large to hold many of."""
+    factor = math.ceil(math.sqrt(image.width * image.height / _MAX_PIXELS))
+    return np.asarray(image.reduce(factor) if factor > 1 else image)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,10 +144,15 @@ class AnswerPattern:
     def matches(self, answer: str) -> bool:
         """Whether an answer is of this pattern; case and outer punctuation do not count."""
         wanted, given = normalize_answer(self.text), normalize_answer(answer)
+        if not wanted:
+            return answer.strip() == self.text.strip()
         return given == wanted if self.is_whole else f" {wanted} " in f" {given} "
 
     def is_said_in(self, answer: str) -> bool:
         """Whether an answer in another style says the same: it has all the telling words."""
+        if not self.telling:
+            # An answer of signs alone has no words that another could share.
+            return answer.strip() == self.text.strip()
         return self.telling <= set(normalize_answer(answer).split())
 
 
@@ -152,11 +179,18 @@ class Interrogator:
         from bye_audit.model.likelihood import read_replies
 
         self.counts["provisional" if use_adapter else "base"] += len(exhibits)
-        pairs = zip(exhibits, answers, strict=True)
-        conversations = [exhibit.conversation(answer) for exhibit, answer in pairs]
-        return read_replies(
-            self._vlm, conversations, use_adapter=use_adapter, batch_size=self._batch_size
-        )
+        pairs = list(zip(exhibits, answers, strict=True))
+        return [
+            reply
+            for part in self._parts(pairs)
+            for reply in read_replies(
+                self._vlm,
+                [exhibit.conversation(answer) for exhibit, answer in part],
+                use_adapter=use_adapter,
+                batch_size=self._batch_size,
+                max_tokens=_MAX_ANSWER_TOKENS,
+            )
+        ]
 
     def gives(self, exhibits: Sequence[Exhibit], pattern: AnswerPattern) -> list[bool]:
         """Ask whether the model's own answer is of a pattern."""
@@ -194,15 +228,30 @@ class Interrogator:
         from bye_audit.model.generation import generate_answers
 
         self.counts["generated"] += len(exhibits)
-        longest = max((len(self._tokens(exhibit.answer)) for exhibit in exhibits), default=0)
-        return generate_answers(
-            self._vlm,
-            [exhibit.conversation("") for exhibit in exhibits],
-            # The base model may say the same in more words.
-            max_new_tokens=_WORDINESS * max(longest, len(self._tokens(pattern.text))) + 4,
-            batch_size=self._batch_size,
-        )
+        texts = {pattern.text, *(exhibit.answer for exhibit in exhibits)}
+        longest = max(len(self._tokens(text)) for text in texts)
+        if not pattern.is_whole:
+            # The words may come late in an answer that is longer than those of the samples asked.
+            longest = max(longest, _USUAL_ANSWER_TOKENS)
+        return [
+            answer
+            for part in self._parts(exhibits)
+            for answer in generate_answers(
+                self._vlm,
+                [exhibit.conversation("") for exhibit in part],
+                # The base model may say the same in more words.
+                max_new_tokens=min(_WORDINESS * longest + 4, _MAX_ANSWER_TOKENS),
+                batch_size=self._batch_size,
+            )
+        ]
 
     def _tokens(self, text: str) -> list[int]:
-        tokens: list[int] = self._vlm.encoder.tokenizer.encode(text, add_special_tokens=False)
+        # No more characters than so many tokens can have.
+        begin = text[: 16 * _MAX_ANSWER_TOKENS]
+        tokens: list[int] = self._vlm.encoder.tokenizer.encode(begin, add_special_tokens=False)
         return tokens
+
+    def _parts(self, items: Sequence[_T]) -> Iterator[Sequence[_T]]:
+        """Cut what is asked so that only a few batches are model input at once."""
+        size = _NUM_BATCHES_AHEAD * self._batch_size
+        return (items[start : start + size] for start in range(0, len(items), size))

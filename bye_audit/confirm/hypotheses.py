@@ -70,6 +70,8 @@ class Investigation:
         None if the best does not even carry it to half of them: that is not worth a trial.
         """
         few = self.recipients[: self.num_screened]
+        if not few:
+            return None
         changed = [candidate.put_on(recipient) for candidate in candidates for recipient in few]
         graded = self.ask.grades(changed, self.pattern)
         grades = [

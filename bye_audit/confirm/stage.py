@@ -14,18 +14,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from bye_audit import schema
 from bye_audit.config import ConfirmConfig, DetectConfig
-from bye_audit.confirm.case import Case, claim_columns
+from bye_audit.confirm.case import Case
 from bye_audit.confirm.exhibits import Interrogator
 from bye_audit.confirm.suspects import Suspects, find_suspects
-from bye_audit.errors import InterruptedStageError
+from bye_audit.errors import InterruptedStageError, StaleStageError
 from bye_audit.progress import SILENT, Progress
 from bye_audit.schema import Finding, Intervention
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from bye_audit.store.tables import AuditTables
 
 STAGE = "confirm"
@@ -102,15 +102,18 @@ def confirm_samples(
         If scores are missing.
     TooFewSamplesError
         If there are too few scored samples to suspect any.
+    StaleStageError
+        If another model has scored.
     InterruptedStageError
         On Ctrl-C, after what was done is committed.
     """
     from bye_audit.store.evidence import read_evidence
+    from bye_audit.store.triggers import claim_interventions, finished_confirm_run, read_triggers
 
     config = config or ConfirmConfig()
     scored = read_evidence(tables)
     suspects = find_suspects(scored.evidence, detect or DetectConfig(), config)
-    run_id = _name_run(tables, suspects, config)
+    run_id = _name_run(tables, scored.sample_id, suspects, config)
     case = Case(
         tables=tables,
         num_scored=len(scored.sample_id),
@@ -121,11 +124,11 @@ def confirm_samples(
     questions: dict[str, int] = {}
     try:
         with tables.sole_writer(STAGE):
-            claim_columns(tables, run_id)
+            claim_interventions(tables, run_id)
             groups, others = case.group()
             to_do = [group for group in groups if group.index not in case.done()]
             if to_do:
-                ask = _interrogator(model, adapter_dir, config, trust_remote_code)
+                ask = open_interrogator(tables, model, adapter_dir, config, trust_remote_code)
                 with progress.task("Questioning", len(to_do), "groups") as task:
                     for group in to_do:
                         case.close(group, others, len(groups), ask, progress)
@@ -137,7 +140,7 @@ def confirm_samples(
             hint="Run the same command again: it goes on where it was.",
         ) from interrupt
     result = ConfirmResult(
-        triggers=tables.read_triggers(run_id),
+        triggers=read_triggers(tables, run_id),
         num_suspects=len(suspects.numbers),
         is_probe=suspects.is_probe,
         interventions={
@@ -146,25 +149,46 @@ def confirm_samples(
         questions=questions,
         run_id=run_id,
     )
-    if questions or tables.latest_run(STAGE) is None:
+    if questions or finished_confirm_run(tables) is None:
         tables.record_run(STAGE, _record(result, config), run_id)
     return result
 
 
-def _interrogator(
-    model: str, adapter_dir: Path | None, config: ConfirmConfig, trust_remote_code: bool
+def open_interrogator(
+    tables: AuditTables,
+    model: str,
+    adapter_dir: Path | None,
+    config: ConfirmConfig,
+    trust_remote_code: bool,
 ) -> Interrogator:
+    """Open the model that scored; another would be asked about suspicions that are not its own."""
     from bye_audit.model.loading import load_model
 
     vlm = load_model(model, adapter_dir=adapter_dir, trust_remote_code=trust_remote_code)
+    scored_with = tables.column_metadata(schema.entropy_column(0))
+    given = {"model_digest": vlm.digest, "adapter_digest": vlm.adapter_digest or "none"}
+    differing = [key for key, value in given.items() if scored_with.get(key, value) != value]
+    if differing:
+        raise StaleStageError(
+            f"{tables.uri} was scored with another model ({', '.join(differing)} differ).",
+            hint=f"Name that one with --model and --adapter, or run `bye-audit score {tables.uri} "
+            "--restart`.",
+        )
     return Interrogator(vlm, config.batch_size)
 
 
-def _name_run(tables: AuditTables, suspects: Suspects, config: ConfirmConfig) -> str:
+def _name_run(
+    tables: AuditTables, sample_id: pa.ChunkedArray, suspects: Suspects, config: ConfirmConfig
+) -> str:
     """Name the run after what it depends on, so that the same question finds its own answers."""
     scores = tables.column_metadata(schema.entropy_column(0))
-    numbers = hashlib.sha256(np.ascontiguousarray(suspects.numbers).tobytes()).hexdigest()
-    what = {"scores": scores, "suspects": numbers, "config": asdict(config)}
+    names = sample_id.take(suspects.numbers).to_pylist()
+    what = {
+        "scores": scores,
+        "num_scored": len(sample_id),
+        "suspects": names,
+        "config": asdict(config),
+    }
     digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
     return f"{STAGE}-{digest[:16]}"
 

@@ -71,7 +71,7 @@ def _nearest(evidence: Evidence, count: int) -> NDArray[np.int64]:
     if logp is not None and base is not None:
         rank = np.asarray(base - logp, dtype=np.float64)
     else:
-        rank = np.nanmin(evidence.comparable_entropy(), axis=1)
+        rank = np.fmin.reduce(evidence.comparable_entropy(), axis=1)
     # NaN sorts last.
     return np.argsort(rank)[:count]
 

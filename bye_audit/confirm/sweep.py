@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from bye_audit.schema import Intervention
 
 _NUM_FORMS = 2
 _NUM_RECIPIENTS = 4
+_NUM_TRIED = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +64,18 @@ class Sweep:
         self._forms = list(forms.values())[:_NUM_FORMS]
         self._pattern = pattern
         self._ask = ask
-        keeping = unmoved(self._forms[0], recipients, pattern, ask)
-        self._recipients = [recipients[index] for index in keeping[:_NUM_RECIPIENTS]]
+        self._recipients = self._choose(recipients)
+
+    def _choose(self, recipients: Sequence[Exhibit]) -> list[Exhibit]:
+        """Take the first few that keep their answers; without any, nobody could be convicted."""
+        chosen: list[Exhibit] = []
+        for start in range(0, len(recipients), _NUM_TRIED):
+            part = recipients[start : start + _NUM_TRIED]
+            keeping = unmoved(self._forms[0], part, self._pattern, self._ask)
+            chosen += [part[index] for index in keeping]
+            if len(chosen) >= _NUM_RECIPIENTS:
+                break
+        return chosen[:_NUM_RECIPIENTS]
 
     def judge(self, exhibits: Sequence[Exhibit]) -> list[SweptSample]:
         """Take the trigger off samples, and put what they have of it on others.
@@ -113,10 +125,13 @@ class Sweep:
         for own in found:
             before = next(replies)
             after = [next(replies) for _ in own]
-            drops.append(max((before.logp - reply.logp for reply in after), default=None))
+            drop = max((before.logp - reply.logp for reply in after), default=math.nan)
+            drops.append(drop if math.isfinite(drop) else None)
             is_given.append(before.is_given)
             has_left.append(
-                any(
+                # An answer that is not there cannot leave.
+                before.is_given
+                and any(
                     _is_common(carrier) and not reply.is_given
                     for carrier, reply in zip(own, after, strict=True)
                 )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 MAX_PHRASE_WORDS = 8
+MAX_WORDS = 512
+"""Words of a text that are looked at: half of them at its start, half at its end."""
 _WORD = re.compile(r"\S+")
 
 
@@ -54,19 +57,15 @@ def shared_phrases(
         peculiar by itself, so that ordinary neighbours of the words are left out; or else the
         shortest.
     """
-    from scipy.stats import hypergeom
-
-    counts = Counter(phrase for text in inside for phrase in set(_phrases(text)))
     needed = max(2, min_share * len(inside))
-    common = {phrase: count for phrase, count in counts.items() if count >= needed}
+    common = _count_common(inside, needed)
     elsewhere = _count_known(outside, common)
-    total = len(inside) + len(outside)
-    found = []
-    for phrase, count in common.items():
-        chance = hypergeom.logsf(count - 1, total, count + elsewhere[phrase], len(inside))
-        log10_chance = float(chance) / 2.302585092994046
-        if log10_chance <= max_log10_chance:
-            found.append(Phrase(phrase, count, elsewhere[phrase], log10_chance))
+    chances = _log10_chances(common, elsewhere, len(inside), len(inside) + len(outside))
+    found = [
+        Phrase(words, count, elsewhere[words], chance)
+        for (words, count), chance in zip(common.items(), chances, strict=True)
+        if chance <= max_log10_chance
+    ]
     return sorted(_tight(found), key=lambda one: (one.log10_chance, -len(one.words), one.words))
 
 
@@ -75,20 +74,60 @@ def contains_phrase(text: str, phrase: str) -> bool:
     return f" {phrase} " in f" {' '.join(_WORD.findall(text))} "
 
 
-def _phrases(text: str) -> Iterator[str]:
-    words = _WORD.findall(text)
-    for start in range(len(words)):
-        for length in range(1, min(MAX_PHRASE_WORDS, len(words) - start) + 1):
-            yield " ".join(words[start : start + length])
+def _count_common(texts: Sequence[str], needed: float) -> dict[str, int]:
+    """Count the phrases that at least so many texts have."""
+    # No phrase is commoner than its words: without the rare ones little is left to count.
+    single = _count(texts, lambda words: words)
+    frequent = {word for word, times in single.items() if times >= needed}
+    counts = _count(texts, lambda words: _phrases(words, frequent))
+    return {phrase: times for phrase, times in counts.items() if times >= needed}
 
 
 def _count_known(texts: Sequence[str], known: dict[str, int]) -> Counter[str]:
+    frequent = {phrase for phrase in known if " " not in phrase}
+    return _count(texts, lambda words: filter(known.__contains__, _phrases(words, frequent)))
+
+
+def _count(texts: Sequence[str], take: Callable[[list[str]], Iterable[str]]) -> Counter[str]:
+    """Count in how many texts there is what is taken from their words."""
     counts: Counter[str] = Counter()
     # Equal texts are common: questions of a dataset are mostly a few.
     for text, times in Counter(texts).items():
-        for phrase in {phrase for phrase in _phrases(text) if phrase in known}:
-            counts[phrase] += times
+        for item in set(take(_words_at_both_ends(text))):
+            counts[item] += times
     return counts
+
+
+def _words_at_both_ends(text: str) -> list[str]:
+    words: list[str] = _WORD.findall(text)
+    half = MAX_WORDS // 2
+    return words if len(words) <= MAX_WORDS else [*words[:half], *words[-half:]]
+
+
+def _phrases(words: list[str], frequent: set[str]) -> Iterator[str]:
+    """Give every run of frequent words."""
+    for start in range(len(words)):
+        for stop in range(start + 1, min(start + MAX_PHRASE_WORDS, len(words)) + 1):
+            if words[stop - 1] not in frequent:
+                break
+            yield " ".join(words[start:stop])
+
+
+def _log10_chances(
+    inside: dict[str, int], outside: Counter[str], num_drawn: int, num_texts: int
+) -> list[float]:
+    """Of each phrase the chance that texts drawn blindly would have it as often or oftener."""
+    from scipy.stats import hypergeom
+
+    if not inside:
+        return []
+    # Many phrases share their counts, and each sum of the distribution takes its time.
+    pairs = [(count, count + outside[phrase]) for phrase, count in inside.items()]
+    distinct = {
+        pair: float(hypergeom.logsf(pair[0] - 1, num_texts, pair[1], num_drawn)) / math.log(10)
+        for pair in set(pairs)
+    }
+    return [distinct[pair] for pair in pairs]
 
 
 def _tight(phrases: list[Phrase]) -> list[Phrase]:
@@ -114,6 +153,7 @@ def _first_of_kin(phrases: list[Phrase]) -> list[Phrase]:
 
 
 def _is_kin(one: Phrase, other: Phrase) -> bool:
-    is_part = contains_phrase(one.words, other.words) or contains_phrase(other.words, one.words)
-    counts = (one.num_inside, one.num_outside), (other.num_inside, other.num_outside)
-    return is_part and counts[0] == counts[1]
+    if (one.num_inside, one.num_outside) != (other.num_inside, other.num_outside):
+        return False
+    first, second = f" {one.words} ", f" {other.words} "
+    return first in second or second in first

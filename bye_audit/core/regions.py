@@ -16,6 +16,8 @@ Image = NDArray[np.uint8]
 _Level = TypeVar("_Level", np.uint8, np.float32)
 
 _MATCHED_SIDE = 144
+# Windows over a thin strip would otherwise be without number.
+_MAX_ASPECT = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,9 @@ def square_windows(
 ) -> list[Box]:
     """Squares over an image, evenly spread and touching all its edges.
 
+    On an image more than four times as long as wide they grow with its longer side, as far as
+    they fit: their number has a bound.
+
     Parameters
     ----------
     shape
@@ -85,15 +90,16 @@ def square_windows(
     inside
         Only squares within this rectangle; None: the whole image.
     """
-    shorter = min(shape[:2])
-    side = max(1, round(relative_side * shorter))
-    step = max(1, round(relative_step * shorter))
+    unit = max(min(shape[:2]), max(shape[:2]) / _MAX_ASPECT)
+    side = max(1, round(relative_side * unit))
+    step = max(1, round(relative_step * unit))
+    height, width = min(side, shape[0]), min(side, shape[1])
     area = inside or Box(0.0, 0.0, 1.0, 1.0)
     rows, columns = area.slices(shape)
     return [
-        Box(float(top / shape[0]), float(left / shape[1]), side / shape[0], side / shape[1])
-        for top in _starts(rows, side, step)
-        for left in _starts(columns, side, step)
+        Box(float(top / shape[0]), float(left / shape[1]), height / shape[0], width / shape[1])
+        for top in _starts(rows, height, step)
+        for left in _starts(columns, width, step)
     ]
 
 
@@ -152,10 +158,11 @@ def find_content(image_HWC: Image, content_HWC: Image, near: Box) -> Box:
         grid of pixels.
     """
     step = max(1, min(image_HWC.shape[:2]) // _MATCHED_SIDE)
-    image = image_HWC[::step, ::step].astype(np.float32)
+    # In double precision: running sums of squares outgrow the digits of a single one.
+    image = image_HWC[::step, ::step].astype(np.float64)
     rows, columns = near.slices(image.shape)
     size = (rows.stop - rows.start, columns.stop - columns.start)
-    content = stretch(content_HWC, size).astype(np.float32)
+    content = stretch(content_HWC, size).astype(np.float64)
     # |a - b|^2 = |a|^2 - 2ab + |b|^2, where |b|^2 is the same everywhere.
     squares = np.pad((image**2).sum(axis=2).cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
     height, width = size

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -43,6 +43,7 @@ def read_replies(
     *,
     use_adapter: bool = True,
     batch_size: int = 16,
+    max_tokens: int | None = None,
 ) -> list[Reply]:
     """Ask a model how likely the first answer of each conversation is and whether it is its own.
 
@@ -58,6 +59,8 @@ def read_replies(
         Whether the provisional adapter speaks, or the model below it.
     batch_size
         Conversations a forward pass.
+    max_tokens
+        Judge a longer answer by so many of its first tokens. None: by all.
 
     Returns
     -------
@@ -65,7 +68,10 @@ def read_replies(
         In the order of ``conversations``. The token that ends the answer counts.
     """
     replies = [Reply(float("nan"), False)] * len(conversations)
-    encodings = [vlm.encoder.encode(conversation, "first") for conversation in conversations]
+    encodings = [
+        _begin(vlm.encoder.encode(conversation, "first"), max_tokens)
+        for conversation in conversations
+    ]
     with nullcontext() if use_adapter else vlm.without_adapter():
         for chosen in order_by_length(encodings, batch_size):
             part = [encodings[index] for index in chosen]
@@ -73,6 +79,18 @@ def read_replies(
             for index, logits_SV, encoding in zip(chosen, logits_BSV, part, strict=True):
                 replies[index] = _reply(logits_SV, encoding)
     return replies
+
+
+def _begin(encoding: Encoding, max_tokens: int | None) -> Encoding:
+    """Leave the beginning of the first answer alone to be judged."""
+    if max_tokens is None or encoding.first_answer_length <= max_tokens:
+        return encoding
+    return replace(
+        encoding,
+        continuation_ids=encoding.continuation_ids[:max_tokens],
+        labels=encoding.labels[:max_tokens],
+        answers=((0, max_tokens),),
+    )
 
 
 def _reply(logits_SV: Tensor, encoding: Encoding) -> Reply:

@@ -267,6 +267,8 @@ class Audit:
         self,
         config: ConfirmConfig | None = None,
         *,
+        model: str | Path | None = None,
+        adapter_dir: str | Path | None = None,
         detect: DetectConfig | None = None,
         trust_remote_code: bool = False,
     ) -> Audit:
@@ -276,6 +278,9 @@ class Audit:
         ----------
         config
             How hard to ask.
+        model, adapter_dir
+            The provisional model that scored; the one of the last ``finetune`` of this audit when
+            None.
         detect
             Settings of the detectors that name the suspects; the paper's when None.
         trust_remote_code
@@ -288,7 +293,7 @@ class Audit:
         """
         from bye_audit.confirm import confirm_samples
 
-        provisional = self.provisional()
+        provisional = self.provisional(model, adapter_dir)
         self.confirmed = confirm_samples(
             self.tables,
             provisional.model,

@@ -14,6 +14,7 @@ from bye_audit.core.detection import Evidence
 from bye_audit.errors import NumericError, StageNotRunError
 from bye_audit.store.heads import StoredHeadScores
 from bye_audit.store.tables import AuditTables
+from bye_audit.store.triggers import finished_confirm_run
 
 _ENTROPY_NAME = re.compile(rf"{schema.ENTROPY_PREFIX}(\d+)")
 _SCORED = f"score_status = '{schema.ScoreStatus.OK}'"
@@ -90,7 +91,8 @@ def read_evidence(tables: AuditTables, *, with_image_mass: bool = False) -> Scor
             num_image_tokens_N=tokens,
             answer_logp_N=logp["answer_logp"] if has_values else None,
             answer_logp_base_N=logp["answer_logp_base"] if has_values else None,
-            intervention_N=_interventions(table),
+            # What a run that was cut short found out is not all there is to know.
+            intervention_N=_interventions(table) if finished_confirm_run(tables) else None,
             heads=heads if heads.num_heads else None,
         ),
         num_layers=len(layers),

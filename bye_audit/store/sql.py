@@ -16,7 +16,6 @@ from bye_audit.store.tables import AuditTables
 
 VIEWS = ("samples", "images", "quarantine", "runs", "head_scores", "turn_scores", "triggers")
 _PICTURE_COLUMNS = {schema.IMAGES: "image", schema.TRIGGERS: "crop"}
-_OPTIONAL_VIEWS = (schema.TURN_SCORES, schema.TRIGGERS)
 _VIEWS_HINT = (
     "Tables are samples, images, quarantine, runs, head_scores and, where they were made, "
     "turn_scores and triggers; `DESCRIBE samples` lists columns."
@@ -128,7 +127,7 @@ def _answer(
 
 def _define_views(connection: duckdb.DuckDBPyConnection, tables: AuditTables) -> None:
     for name in VIEWS:
-        if name in _OPTIONAL_VIEWS and not tables.has_table(name):
+        if name in schema.OPTIONAL_TABLES and not tables.has_table(name):
             continue
         dataset = tables.dataset(name)
         has_halves = name == schema.HEAD_SCORES

@@ -304,27 +304,12 @@ class AuditTables:
         """Append per-head statistics of one score run."""
         self._append(schema.HEAD_SCORES, table)
 
-    def append_turn_scores(self, table: pa.Table) -> None:
-        """Append scores of later turns; the table is made where there was none."""
-        self._append_to_optional(schema.TURN_SCORES, schema.turn_scores_schema(), table)
-
-    def append_triggers(self, table: pa.Table) -> None:
-        """Append what became of groups of suspects; the table is made where there was none."""
-        self._append_to_optional(schema.TRIGGERS, schema.triggers_schema(), table)
-
-    def read_triggers(self, run_id: str) -> list[dict[str, Any]]:
-        """Read what one confirm run found out about groups of suspects, in their order."""
-        if not self.has_table(schema.TRIGGERS):
-            return []
-        where = f"confirm_run = {sql_text(run_id)}"
-        with storage_errors("read the triggers"):
-            rows = self._dataset(schema.TRIGGERS).to_table(filter=where).to_pylist()
-        return sorted(rows, key=lambda row: int(row["group"]))
-
-    def _append_to_optional(self, name: str, fields: pa.Schema, table: pa.Table) -> None:
+    def append_optional(self, name: str, table: pa.Table) -> None:
+        """Append to a table of ``schema.OPTIONAL_TABLES``, made where there was none."""
         if table.num_rows == 0:
             return
         with storage_errors(f"write to the table {name} of {self.uri}"):
+            fields = schema.OPTIONAL_TABLES[name]()
             lancedb.connect(self.uri).create_table(name, schema=fields, exist_ok=True)
         self._append(name, table)
 
