@@ -13,6 +13,7 @@ from bye_audit import schema
 from bye_audit.core.detection import Evidence
 from bye_audit.errors import NumericError, StageNotRunError
 from bye_audit.store.heads import StoredHeadScores
+from bye_audit.store.strata import StoredStrata
 from bye_audit.store.tables import AuditTables
 
 _ENTROPY_NAME = re.compile(rf"{schema.ENTROPY_PREFIX}(\d+)")
@@ -46,8 +47,8 @@ def read_evidence(tables: AuditTables, *, with_image_mass: bool = False) -> Scor
     ----------
     tables
         Reads ``sample_id``, ``score_status``, ``score_run``, ``num_image_tokens``, ``entropy_*``
-        and, where they exist, ``answer_logp`` and ``answer_logp_base``. Statistics of heads are
-        read when a detector asks for them.
+        and, where they exist, ``answer_logp`` and ``answer_logp_base``. Statistics of heads and
+        strata are read when a detector asks for them.
     with_image_mass
         Also read ``image_mass_*``, where they exist; only Eq. 5 taken literally needs them.
 
@@ -88,6 +89,7 @@ def read_evidence(tables: AuditTables, *, with_image_mass: bool = False) -> Scor
             answer_logp_N=logp["answer_logp"] if has_values else None,
             answer_logp_base_N=logp["answer_logp_base"] if has_values else None,
             heads=heads if heads.num_heads else None,
+            strata=StoredStrata(tables),
         ),
         num_layers=len(layers),
     )
