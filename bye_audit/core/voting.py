@@ -127,6 +127,18 @@ def kappa_with(votes_RV: VoteArray, is_member_R: NDArray[np.bool_]) -> FloatArra
     return np.asarray(kappa_matrix(both)[-1, :-1])
 
 
+def support(is_member_R: NDArray[np.bool_], witness_R: NDArray[np.bool_]) -> float:
+    """Excess of a witness's suspects in a group over those in all samples.
+
+    1 if it suspects all members, 0 if it suspects as many of them as of all samples. Other suspects
+    do not count against it: a witness may suspect more than one group.
+    """
+    rest = 1.0 - float(witness_R.mean())
+    if not is_member_R.any() or rest == 0:
+        return 0.0
+    return 1.0 - (1.0 - float(witness_R[is_member_R].mean())) / rest
+
+
 def form_panels(
     voters: Sequence[HeadVoter], votes_RV: VoteArray, *, min_kappa: float
 ) -> list[list[int]]:

@@ -217,11 +217,15 @@ def _judge(
             )
         ],
         "witness_kappa": panel.witness_kappa,
+        "witness_support": panel.witness_support,
         "confounders": {item.name: item.to_json() for item in associations},
         "explained_by": None if explanation is None else explanation.name,
     }
+    has_witness = (panel.witness_support or 0) >= config.tcap.min_witness_agreement
+    lacks_witness = panel.witness_support is not None and not has_witness
     found = _panel_text(panel, is_member_N, associations)
-    lacks_witness = panel.witness_kappa is not None and not panel.has_witness
+    if has_witness:
+        found += ", and fine-tuning alone made the same samples' answers likely"
     if explanation is not None and lacks_witness:
         text = f"{found}, but {_NO_WITNESS}. No evidence of poison."
         return nothing_found(_NAME, text, is_evaluated_N, [], statistics)
@@ -281,8 +285,6 @@ def _panel_text(
         f"{int(is_member_N.sum())} of {is_member_N.size} samples apart by how they share out "
         "attention"
     )
-    if panel.has_witness:
-        text += ", and fine-tuning alone made the same samples' answers likely"
     for found in associations:
         if found.cramers_v >= EXPLAINED_V:
             text += (
