@@ -24,6 +24,9 @@ from bye_audit.core.voting import HeadVoter, form_panels, kappa_with, panel_scor
 
 BoolArray = NDArray[np.bool_]
 
+# Fewer different samples are outliers, however many copies of them there are.
+_FEWEST_MEMBERS = 5
+
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Panel:
@@ -109,6 +112,7 @@ def _panels(
         return
     settings = search.config
     votes_RV = np.stack([search.votes_of(voter) for voter in voters], axis=1)
+    values_RF = search.values.values_RSLH.reshape(len(votes_RV), -1)
     for numbers in form_panels(voters, votes_RV, min_kappa=settings.min_kappa):
         seats = numbers[: settings.num_heads]
         cast_R = (votes_RV[:, seats] != NO_VOTE).sum(axis=1)
@@ -116,15 +120,17 @@ def _panels(
         kappa = None
         if witness_R is not None:
             kappa = float(kappa_with(members_R[:, None].astype(np.int8), witness_R)[0])
-        is_too_small = len(seats) < settings.min_heads and not _is_chosen(kappa, search)
-        if is_too_small or not members_R.any() or members_R.all():
+        if len(seats) < settings.min_heads and not _is_chosen(kappa, search):
             continue
         chosen = [voters[number] for number in seats]
-        distances = [voter.distance(search.compared(voter)) for voter in chosen]
+        distances_RV = np.stack([v.distance(search.compared(v)) for v in chosen], axis=1)
+        score_R = panel_score(distances_RV, values_RF)
+        if np.unique(score_R[members_R]).size < _FEWEST_MEMBERS or members_R.all():
+            continue
         yield Panel(
             voters=chosen,
             members_R=members_R,
-            group=_weigh(panel_score(np.stack(distances, axis=1)), members_R),
+            group=_weigh(score_R, members_R),
             explanation=search.explanation_of(members_R),
             witness_kappa=kappa,
             witness_support=None if witness_R is None else support(members_R, witness_R),
@@ -142,10 +148,10 @@ def _is_chosen(kappa: float | None, search: HeadSearch) -> bool:
 
 
 def _weigh(score_R: NDArray[np.float64], members_R: BoolArray) -> GroupEvidence:
-    """Hold the members' scores against the tail of the others."""
+    """Hold the members' scores against the tail of the others; copies of a sample count once."""
     has_score_R = np.isfinite(score_R)
     return weigh_group(
-        SortedValues(*sorted_values(score_R[has_score_R])),
+        SortedValues(*sorted_values(np.unique(score_R[has_score_R]))),
         cut=float(score_R[has_score_R & members_R].min()),
         center=float(np.median(score_R[has_score_R & ~members_R])),
     )

@@ -186,7 +186,8 @@ def _hear(evidence: Evidence, panel: Panel, scale: HeadScale, config: DetectConf
             votes_BV[:, column] = voter.vote(compared_B, threshold=config.tcap.vote_threshold)
             distances_BV[:, column] = voter.distance(compared_B)
         codes_N[rows_B] = encode_votes(votes_BV)
-        score_N[rows_B] = panel_score(distances_BV)
+        all_BF = np.concatenate([batch[name].reshape(rows_B.size, -1) for name in names], axis=1)
+        score_N[rows_B] = panel_score(distances_BV, all_BF)
     codes_P, inverse_N, counts_P = np.unique(codes_N, return_inverse=True, return_counts=True)
     votes_PV = decode_votes(codes_P, num_voters)
     says_something_P = codes_P > 0
