@@ -55,13 +55,12 @@ def detect_bye(
     Sections 4.2 and 4.3 of [1]_, with its threshold. Departs from the paper: (1) no sensitive layer
     is an answer; (2) where the number of image tokens varies, ``H / log T`` takes the place of H;
     (3) a sample without a sensitive layer's entropy is not judged; (4) guards may refuse a layer or
-    a removal but never add one: two Gaussians do
-    not describe a layer's or the aggregated entropies better than one beyond doubt; the low
-    component of either is not a minority; the suspects may be the tail of the others; resamples
-    would suspect others; the clearest layer sets other samples apart. A sample above the high
-    component's mean is never suspected, even where the low component is so wide that it claims
-    that side too. Without ``config.guards`` there are none of them, and the mixtures are fitted
-    from one start, as the released code does.
+    a removal but never add one: two Gaussians do not describe a layer's or the aggregated entropies
+    better than one beyond doubt; the low component of either is not a minority; the suspects may be
+    the tail of the others; resamples would suspect others; the clearest layer sets other samples
+    apart. A sample above the high component's mean is never suspected, even where the low component
+    is so wide that it claims that side too. Without ``config.guards`` there are none of them, and
+    the mixtures are fitted from one start, as the released code does.
 
     Variants are those of the paper's ablations and code, see
     :class:`bye_audit.config.DetectConfig`: ``layers="all"`` is "w/o BSI" and
