@@ -156,9 +156,11 @@ class TcapConfig:
     """Least agreement beyond chance (Cohen's kappa) of two heads that vote together."""
     agree_with: Literal["plausibility"] | None = None
     """A second witness that must agree. Heads that it agrees with go first, one of them is enough,
-    and without its agreement nothing is removed. None: heads decide alone."""
-    min_witness_kappa: float = 0.6
-    """Least agreement beyond chance with the second witness."""
+    and without its agreement nothing is removed. None, or where answers have no likelihoods: the
+    heads decide alone."""
+    min_witness_agreement: float = 0.6
+    """Least agreement beyond chance with the second witness: Cohen's kappa for a head to be chosen
+    for it, and the excess share of a group that the witness suspects too for its removal."""
 
     def __post_init__(self) -> None:
         """Refuse settings without meaning."""

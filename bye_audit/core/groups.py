@@ -105,7 +105,7 @@ class TwoGroups:
 
 def cut_in_two(
     values_M: NDArray[np.floating],
-    weights_M: NDArray[np.floating],
+    weights_M: NDArray[np.floating] | NDArray[np.integer],
     *,
     max_components: int = 5,
     criterion: Literal["aic", "bic"] = "aic",
@@ -146,8 +146,16 @@ def cut_in_two(
     """
     if np.size(values_M) < _FEWEST_VALUES:
         return []
+    counts_M = np.asarray(weights_M, dtype=np.float64)
     fits = [
-        fit_gaussians(values_M, num, weights_N=weights_M, tail="both", seed=seed, tol=_FIT_TOL)
+        fit_gaussians(
+            values_M,
+            num,
+            weights_N=np.asarray(weights_M, float),
+            tail="both",
+            seed=seed,
+            tol=_FIT_TOL,
+        )
         for num in range(1, min(max_components, np.size(values_M)) + 1)
     ]
     best = min(fits, key=lambda fit: fit.aic if criterion == "aic" else fit.bic)

@@ -125,7 +125,7 @@ class HeadSearch:
 
     def agrees(self, voter: HeadVoter) -> bool:
         """Whether the second witness sets the same samples apart."""
-        return self.witness_kappa(voter) >= self.config.min_witness_kappa
+        return self.witness_kappa(voter) >= self.config.min_witness_agreement
 
     def _trust(self, voter: HeadVoter) -> tuple[float, float]:
         kappa = self.witness_kappa(voter)

@@ -20,9 +20,12 @@ from bye_audit.core.gaussians import sorted_values
 from bye_audit.core.head_search import HeadSearch
 from bye_audit.core.starts import SortedValues
 from bye_audit.core.tails import GroupEvidence, weigh_group
-from bye_audit.core.voting import HeadVoter, form_panels, kappa_with, panel_score
+from bye_audit.core.voting import HeadVoter, form_panels, kappa_with, panel_score, support
 
 BoolArray = NDArray[np.bool_]
+
+# Fewer different samples are outliers, however many copies of them there are.
+_FEWEST_MEMBERS = 5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -39,10 +42,9 @@ class Panel:
         What speaks for these being a group and not the tail of the others.
     explanation
         The confounder that tells them apart, if one does.
-    witness_kappa
-        Their agreement with the second witness; None without one.
-    has_witness
-        Whether it is enough to say that both mean the same samples.
+    witness_kappa, witness_support
+        Agreement of the members with the second witness's suspects beyond chance (Cohen's kappa),
+        and the excess share of the members that it suspects; None without one.
     """
 
     voters: list[HeadVoter]
@@ -50,7 +52,7 @@ class Panel:
     group: GroupEvidence
     explanation: Association | None
     witness_kappa: float | None
-    has_witness: bool
+    witness_support: float | None
 
     def to_json(self) -> dict[str, Any]:
         """Size, heads and evidence, as plain values."""
@@ -60,6 +62,7 @@ class Panel:
             "gap": self.group.gap,
             "explained_by": None if self.explanation is None else self.explanation.name,
             "witness_kappa": self.witness_kappa,
+            "witness_support": self.witness_support,
         }
 
 
@@ -94,7 +97,7 @@ def find_panels(
     settings = search.config
     found = []
     for panel in _panels(voters, search, witness_R):
-        is_chosen = panel.has_witness and settings.agree_with is not None
+        is_chosen = _is_chosen(panel.witness_kappa, search)
         if is_chosen or (len(panel.voters) >= settings.min_heads and panel.group.is_beyond_doubt):
             last = panel.voters[min(settings.min_heads, len(panel.voters)) - 1]
             found.append((is_chosen, last.groups.separation, panel))
@@ -109,6 +112,7 @@ def _panels(
         return
     settings = search.config
     votes_RV = np.stack([search.votes_of(voter) for voter in voters], axis=1)
+    values_RF = search.values.values_RSLH.reshape(len(votes_RV), -1)
     for numbers in form_panels(voters, votes_RV, min_kappa=settings.min_kappa):
         seats = numbers[: settings.num_heads]
         cast_R = (votes_RV[:, seats] != NO_VOTE).sum(axis=1)
@@ -116,27 +120,38 @@ def _panels(
         kappa = None
         if witness_R is not None:
             kappa = float(kappa_with(members_R[:, None].astype(np.int8), witness_R)[0])
-        has_witness = kappa is not None and kappa >= settings.min_witness_kappa
-        is_too_small = len(seats) < settings.min_heads and not has_witness
-        if is_too_small or not members_R.any() or members_R.all():
+        if len(seats) < settings.min_heads and not _is_chosen(kappa, search):
             continue
         chosen = [voters[number] for number in seats]
-        distances = [voter.distance(search.compared(voter)) for voter in chosen]
+        distances_RV = np.stack([v.distance(search.compared(v)) for v in chosen], axis=1)
+        score_R = panel_score(distances_RV, values_RF)
+        if np.unique(score_R[members_R]).size < _FEWEST_MEMBERS or members_R.all():
+            continue
         yield Panel(
             voters=chosen,
             members_R=members_R,
-            group=_weigh(panel_score(np.stack(distances, axis=1)), members_R),
+            group=_weigh(score_R, members_R),
             explanation=search.explanation_of(members_R),
             witness_kappa=kappa,
-            has_witness=has_witness,
+            witness_support=None if witness_R is None else support(members_R, witness_R),
         )
 
 
+def _is_chosen(kappa: float | None, search: HeadSearch) -> bool:
+    """Whether the second witness, asked to choose, means the same samples."""
+    settings = search.config
+    return (
+        settings.agree_with is not None
+        and kappa is not None
+        and kappa >= settings.min_witness_agreement
+    )
+
+
 def _weigh(score_R: NDArray[np.float64], members_R: BoolArray) -> GroupEvidence:
-    """Hold the members' scores against the tail of the others."""
+    """Hold the members' scores against the tail of the others; copies of a sample count once."""
     has_score_R = np.isfinite(score_R)
     return weigh_group(
-        SortedValues(*sorted_values(score_R[has_score_R])),
+        SortedValues(*sorted_values(np.unique(score_R[has_score_R]))),
         cut=float(score_R[has_score_R & members_R].min()),
         center=float(np.median(score_R[has_score_R & ~members_R])),
     )

@@ -20,6 +20,7 @@ FloatArray = NDArray[np.float64]
 VoteArray = NDArray[np.int8]
 
 _BEYOND = 0.5
+_TIE_BREAK = 1e-7
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -127,6 +128,18 @@ def kappa_with(votes_RV: VoteArray, is_member_R: NDArray[np.bool_]) -> FloatArra
     return np.asarray(kappa_matrix(both)[-1, :-1])
 
 
+def support(is_member_R: NDArray[np.bool_], witness_R: NDArray[np.bool_]) -> float:
+    """Excess of a witness's suspects in a group over those in all samples.
+
+    1 if it suspects all members, 0 if it suspects as many of them as of all samples. Other suspects
+    do not count against it: a witness may suspect more than one group.
+    """
+    rest = 1.0 - float(witness_R.mean())
+    if not is_member_R.any() or rest == 0:
+        return 0.0
+    return 1.0 - (1.0 - float(witness_R[is_member_R].mean())) / rest
+
+
 def form_panels(
     voters: Sequence[HeadVoter], votes_RV: VoteArray, *, min_kappa: float
 ) -> list[list[int]]:
@@ -164,9 +177,20 @@ def form_panels(
     return panels
 
 
-def panel_score(distances_NV: FloatArray) -> FloatArray:
-    """Mean of the distances that a panel's heads give each sample; NaN where none gives one."""
+def panel_score(distances_NV: FloatArray, values_NF: NDArray[np.floating]) -> FloatArray:
+    """Mean of the distances that a panel's heads give each sample; NaN where none gives one.
+
+    Parameters
+    ----------
+    distances_NV
+        NaN where a head has no value.
+    values_NF
+        Everything known of the samples' attention. It tells apart, by less than a millionth,
+        different samples whose chosen heads say the same; copies of one sample stay the same.
+    """
     has_value_NV = np.isfinite(distances_NV)
     count_N = has_value_NV.sum(axis=1)
     total_N = np.where(has_value_NV, distances_NV, 0.0).sum(axis=1)
-    return np.where(count_N > 0, total_N / np.maximum(count_N, 1), np.nan)
+    score_N = np.where(count_N > 0, total_N / np.maximum(count_N, 1), np.nan)
+    whole_N = np.nan_to_num(values_NF).mean(axis=1, dtype=np.float64)
+    return np.asarray(score_N + _TIE_BREAK * whole_N)

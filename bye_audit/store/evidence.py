@@ -13,6 +13,7 @@ from bye_audit import schema
 from bye_audit.core.detection import Evidence
 from bye_audit.errors import NumericError, StageNotRunError
 from bye_audit.store.heads import StoredHeadScores
+from bye_audit.store.strata import StoredStrata
 from bye_audit.store.tables import AuditTables
 from bye_audit.store.triggers import finished_confirm_run
 
@@ -49,7 +50,7 @@ def read_evidence(tables: AuditTables, *, with_image_mass: bool = False) -> Scor
     tables
         Reads ``sample_id``, ``score_status``, ``score_run``, ``num_image_tokens``, ``entropy_*``
         and, where they exist, ``answer_logp``, ``answer_logp_base`` and ``intervention``.
-        Statistics of heads are read when a detector asks for them.
+        Statistics of heads and strata are read when a detector asks for them.
     with_image_mass
         Also read ``image_mass_*``, where they exist; only Eq. 5 taken literally needs them.
 
@@ -94,6 +95,7 @@ def read_evidence(tables: AuditTables, *, with_image_mass: bool = False) -> Scor
             # What a run that was cut short found out is not all there is to know.
             intervention_N=_interventions(table) if finished_confirm_run(tables) else None,
             heads=heads if heads.num_heads else None,
+            strata=StoredStrata(tables),
         ),
         num_layers=len(layers),
     )

@@ -387,10 +387,14 @@ class AuditTables:
                 dataset.delete(where)
             dataset.update_metadata({_SOURCE_KEY + name: None})
 
+    def scan_images(self, columns: Sequence[str], batch_size: int) -> Iterator[pa.RecordBatch]:
+        """Read facts about all stored images in batches."""
+        yield from scan(self._dataset(schema.IMAGES), columns, None, batch_size)
+
     def image_digests(self) -> set[str]:
         """Digests of all stored images."""
         digests: set[str] = set()
-        for batch in scan(self._dataset(schema.IMAGES), ["sha256"], None, 65536):
+        for batch in self.scan_images(["sha256"], 65536):
             digests.update(batch["sha256"].to_pylist())
         return digests
 

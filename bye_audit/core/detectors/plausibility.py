@@ -82,14 +82,7 @@ def detect_plausibility(
     fit = fit_two_gaussians(score_N[is_evaluated_N], seed=config.seed, tail="high")
     mixture = fit.mixture
     bsi = bimodal_separation_index(mixture)
-    resampled = resample_mixtures(
-        score_N[is_evaluated_N], num_resamples=config.resamples, seed=config.seed, tail="high"
-    )
-    numbers: dict[str, Any] = {
-        "sample_bsi": bsi,
-        "sample_delta_bic": fit.delta_bic,
-        "stability": {"num_resamples": len(resampled), "bsi": spread_of(resampled.separations())},
-    }
+    numbers: dict[str, Any] = {"sample_bsi": bsi, "sample_delta_bic": fit.delta_bic}
     if not fit.has_two_modes or bsi < config.bsi_threshold:
         text = (
             "Fine-tuning raised the likelihood of all answers alike: the gains of "
@@ -97,6 +90,13 @@ def detect_plausibility(
             "No evidence of a fixed, implausible target."
         )
         return nothing_found("plausibility", text, is_evaluated_N, [], numbers)
+    resampled = resample_mixtures(
+        score_N[is_evaluated_N], num_resamples=config.resamples, seed=config.seed, tail="high"
+    )
+    numbers["stability"] = {
+        "num_resamples": len(resampled),
+        "bsi": spread_of(resampled.separations()),
+    }
     mixture = split_at_emptiest(score_N[is_evaluated_N], mixture)
     found = (
         "Fine-tuning raised the likelihood of some answers far more than of the others "

@@ -186,7 +186,8 @@ def _hear(evidence: Evidence, panel: Panel, scale: HeadScale, config: DetectConf
             votes_BV[:, column] = voter.vote(compared_B, threshold=config.tcap.vote_threshold)
             distances_BV[:, column] = voter.distance(compared_B)
         codes_N[rows_B] = encode_votes(votes_BV)
-        score_N[rows_B] = panel_score(distances_BV)
+        all_BF = np.concatenate([batch[name].reshape(rows_B.size, -1) for name in names], axis=1)
+        score_N[rows_B] = panel_score(distances_BV, all_BF)
     codes_P, inverse_N, counts_P = np.unique(codes_N, return_inverse=True, return_counts=True)
     votes_PV = decode_votes(codes_P, num_voters)
     says_something_P = codes_P > 0
@@ -217,11 +218,15 @@ def _judge(
             )
         ],
         "witness_kappa": panel.witness_kappa,
+        "witness_support": panel.witness_support,
         "confounders": {item.name: item.to_json() for item in associations},
         "explained_by": None if explanation is None else explanation.name,
     }
+    has_witness = (panel.witness_support or 0) >= config.tcap.min_witness_agreement
+    lacks_witness = panel.witness_support is not None and not has_witness
     found = _panel_text(panel, is_member_N, associations)
-    lacks_witness = panel.witness_kappa is not None and not panel.has_witness
+    if has_witness:
+        found += ", and fine-tuning alone made the same samples' answers likely"
     if explanation is not None and lacks_witness:
         text = f"{found}, but {_NO_WITNESS}. No evidence of poison."
         return nothing_found(_NAME, text, is_evaluated_N, [], statistics)
@@ -281,8 +286,6 @@ def _panel_text(
         f"{int(is_member_N.sum())} of {is_member_N.size} samples apart by how they share out "
         "attention"
     )
-    if panel.has_witness:
-        text += ", and fine-tuning alone made the same samples' answers likely"
     for found in associations:
         if found.cramers_v >= EXPLAINED_V:
             text += (
