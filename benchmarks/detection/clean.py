@@ -65,6 +65,7 @@ def take_rows(evidence: Evidence, rows: NDArray[np.integer]) -> Evidence:
         answer_logp_base_N=some(evidence.answer_logp_base_N),
         intervention_N=some(evidence.intervention_N),
         heads=None if evidence.heads is None else HeadRows(evidence.heads, rows),
+        strata={name: strata.take(rows) for name, strata in evidence.strata.items()},
     )
 
 

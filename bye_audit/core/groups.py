@@ -146,7 +146,6 @@ def cut_in_two(
     """
     if np.size(values_M) < _FEWEST_VALUES:
         return []
-    counts_M = np.asarray(weights_M, dtype=np.float64)
     fits = [
         fit_gaussians(
             values_M,
