@@ -15,6 +15,7 @@ from bye_audit.config import (
     FinetuneConfig,
     LayerRuleName,
     ScoreConfig,
+    TcapConfig,
 )
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -42,7 +43,8 @@ detector_option = click.option(
     default="bye",
     show_default=True,
     help="bye: collapse of attention, the paper's. plausibility: answers that only the "
-    "fine-tuned model finds likely. For comparison, none and random-drop look at nothing.",
+    "fine-tuned model finds likely. tcap: samples that several attention heads set apart. For "
+    "comparison, none and random-drop look at nothing.",
 )
 
 
@@ -259,6 +261,15 @@ def detect_options(command: Command) -> Command:
             help="For --clustering threshold: entropy below which a sample is suspected, in nats "
             "or as a share of the largest possible (4.5 nats are 70.8% of log 576).",
         ),
+        click.option(
+            "--agree-with",
+            "tcap",
+            type=click.Choice(["nobody", "plausibility"]),
+            callback=_second_witness,
+            default="nobody",
+            show_default=True,
+            help="For tcap: who must suspect the same samples. Its heads are chosen by it then.",
+        ),
         _number(
             "--max-removed-share",
             default.max_removed_share,
@@ -277,6 +288,10 @@ def _entropy_threshold(
     except ValueError:
         # In percent, or a fault that the settings will name.
         return value
+
+
+def _second_witness(_context: click.Context, _parameter: click.Parameter, value: str) -> TcapConfig:
+    return TcapConfig(agree_with="plausibility" if value == "plausibility" else None)
 
 
 def take_config(config_type: type[Any], options: dict[str, Any]) -> Any:
