@@ -16,6 +16,7 @@ from bye_audit.config import (
     FinetuneConfig,
     LayerRuleName,
     ScoreConfig,
+    TcapConfig,
 )
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -284,6 +285,15 @@ def detect_options(command: Command) -> Command:
             help="For --clustering threshold: entropy below which a sample is suspected, in nats "
             "or as a share of the largest possible (4.5 nats are 70.8% of log 576).",
         ),
+        click.option(
+            "--agree-with",
+            "tcap",
+            type=click.Choice(["nobody", "plausibility"]),
+            callback=_second_witness,
+            default="nobody",
+            show_default=True,
+            help="For tcap: who must suspect the same samples. Its heads are chosen by it then.",
+        ),
         _number(
             "--max-removed-share",
             default.max_removed_share,
@@ -331,6 +341,10 @@ def _entropy_threshold(
     except ValueError:
         # In percent, or a fault that the settings will name.
         return value
+
+
+def _second_witness(_context: click.Context, _parameter: click.Parameter, value: str) -> TcapConfig:
+    return TcapConfig(agree_with="plausibility" if value == "plausibility" else None)
 
 
 def take_config(config_type: type[Any], options: dict[str, Any]) -> Any:

@@ -147,14 +147,7 @@ def cut_in_two(
     if np.size(values_M) < _FEWEST_VALUES:
         return []
     fits = [
-        fit_gaussians(
-            values_M,
-            num,
-            weights_N=np.asarray(weights_M, float),
-            tail="both",
-            seed=seed,
-            tol=_FIT_TOL,
-        )
+        fit_gaussians(values_M, num, weights_N=counts_M, tail="both", seed=seed, tol=_FIT_TOL)
         for num in range(1, min(max_components, np.size(values_M)) + 1)
     ]
     best = min(fits, key=lambda fit: fit.aic if criterion == "aic" else fit.bic)

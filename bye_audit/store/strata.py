@@ -35,6 +35,7 @@ _SCORED = f"score_status = '{schema.ScoreStatus.OK}'"
 _BATCH_SIZE = 8192
 _WORD = re.compile(r"\w+")
 _LONGEST_WORD = 12
+_LONGEST_LABEL = 60
 _COPY_BOUNDS = (2, 10, 100)
 
 CodeArray = NDArray[np.int16]
@@ -132,9 +133,8 @@ class Codebook:
     def strata(self, name: str, *, may_explain: bool) -> Strata:
         """Give all texts' numbers as strata."""
         codes = np.concatenate(self._parts) if self._parts else np.empty(0, dtype=np.int16)
-        return Strata(
-            name=name, codes_N=codes, labels=tuple(self._code_of), may_explain=may_explain
-        )
+        labels = tuple(text[:_LONGEST_LABEL] for text in self._code_of)
+        return Strata(name=name, codes_N=codes, labels=labels, may_explain=may_explain)
 
     def _code(self, text: str) -> int:
         code = self._code_of.get(text)

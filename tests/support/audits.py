@@ -126,3 +126,21 @@ def _draw_image(rng: np.random.Generator, *, is_poisoned: bool, is_natural: bool
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG")
     return buffer.getvalue()
+
+
+def store_heads(
+    tables: AuditTables, values: dict[str, np.ndarray], run: str = "score-made-up"
+) -> None:
+    """Append statistics of heads, (samples, layers, heads), of the samples in table order."""
+    names = tables.read_samples(["sample_id"])["sample_id"].to_pylist()
+    num_samples, num_layers, num_heads = values["image_mass"].shape
+    columns: dict[str, object] = {
+        "sample_id": names,
+        "score_run": [run] * num_samples,
+        "num_layers": [num_layers] * num_samples,
+        "num_heads": [num_heads] * num_samples,
+        "num_image_tokens": [NUM_IMAGE_TOKENS] * num_samples,
+    }
+    for name, part in values.items():
+        columns[name] = list(part.reshape(num_samples, -1).astype(np.float16))
+    tables.append_head_scores(pa.table(columns, schema=schema.head_scores_schema()))

@@ -3,8 +3,6 @@
 Shapes: N = samples, B = samples of a batch, V = voters, P = distinct patterns of votes.
 """
 
-# ruff: noqa: N815 - fields carry the shape suffixes of the legend above
-
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -12,19 +10,20 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from bye_audit.config import DetectConfig
 from bye_audit.core.confounders import EXPLAINED_V, Association, associate_all
-from bye_audit.core.dawid_skene import DawidSkene, decode_votes, encode_votes, fit_dawid_skene
+from bye_audit.core.dawid_skene import DawidSkene
 from bye_audit.core.detection import Detection, Detector, Evidence, FloatArray, OnLayer
 from bye_audit.core.detectors.judging import judge_mixture, nothing_found, require_enough
 from bye_audit.core.detectors.plausibility import detect_plausibility
 from bye_audit.core.head_search import HeadSearch
 from bye_audit.core.head_values import HeadScale, HeadValues, make_head_scale, read_head_values
+from bye_audit.core.hearing import Hearing, hear_panel
 from bye_audit.core.mixture import fit_two_gaussians, split_at_emptiest
 from bye_audit.core.panels import Panel, find_panels
 from bye_audit.core.stability import jaccard, judged_rows, resample_mixtures
-from bye_audit.core.voting import panel_score
 from bye_audit.errors import StageNotRunError, TooFewSamplesError
 from bye_audit.schema import Reason
 
@@ -69,16 +68,43 @@ def detect_tcap(
     the largest separation score, one over the overlap of both, vote, and the votes are joined by
     Dawid and Skene's EM; samples with a posterior above one half are suspected.
 
-    Departs from [1]_: (1) all three spans, or the entropy, and either side; (2) a minority must be
-    a mode of its own (:func:`bye_audit.core.groups.find_two_groups`), which a component by AIC is
-    not; (3) only heads that set the same samples apart vote together, three at least; (4) a group
-    that confounders explain is told and not acted upon; (5) a second witness may choose the heads.
+    Departs from [1]_: (1) all three spans, or the entropy, and either side; (2) only heads
+    that set the same samples apart vote together, three at least, and the mean of their values must
+    have a group of its own and not only a tail, which a component by AIC is no evidence of; (3) a
+    group that confounders explain is told and not acted upon; (4) a second witness may choose.
 
     References
     ----------
     .. [1] Liu et al., "TCAP: Tri-Component Attention Profiling for Unsupervised Backdoor Detection
        in MLLM Fine-Tuning", 2026. arXiv:2601.21692.
     """
+    return fit_tcap(evidence, config, on_layer).detection
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class TcapFit:
+    """The answer, and what it takes to ask the same heads about other samples.
+
+    Parameters
+    ----------
+    detection
+        The answer.
+    panel
+        Heads that voted; None if there were none to vote.
+    model
+        How reliable they are.
+    scale
+        Of their groups.
+    """
+
+    detection: Detection
+    panel: Panel | None
+    model: DawidSkene | None
+    scale: HeadScale
+
+
+def fit_tcap(evidence: Evidence, config: DetectConfig, on_layer: OnLayer | None = None) -> TcapFit:
+    """Do as :func:`detect_tcap` does and keep the heads."""
     scale = make_head_scale(evidence, config.tcap.mass_scale)
     values = _read_values(evidence, scale, config)
     require_enough(int(values.has_values_N.sum()), config, "statistics of heads")
@@ -114,9 +140,14 @@ def detect_tcap(
             f"Of {values.num_heads_with_values} attention heads no {config.tcap.min_heads} set the "
             "same minority of the samples apart. No evidence of poison."
         )
-        return nothing_found(_NAME, text, values.has_values_N, [], statistics)
-    votes = _hear(evidence, panels[0], scale, config)
-    return _judge(evidence, panels[0], votes, config, statistics)
+        nothing = nothing_found(_NAME, text, values.has_values_N, [], statistics)
+        return TcapFit(detection=nothing, panel=None, model=None, scale=scale)
+    panel = panels[0]
+    threshold = config.tcap.vote_threshold
+    hearing = hear_panel(evidence, panel.voters, scale, threshold=threshold)
+    model = hearing.fit()
+    detection = _judge(evidence, panel, hearing, model, config, statistics)
+    return TcapFit(detection=detection, panel=panel, model=model, scale=scale)
 
 
 def _read_values(evidence: Evidence, scale: HeadScale, config: DetectConfig) -> HeadValues:
@@ -147,66 +178,19 @@ def _second_witness(evidence: Evidence, config: DetectConfig) -> NDArray[np.bool
         return None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class JointVotes:
-    """What a panel says of every sample; NaN where it says nothing.
-
-    Parameters
-    ----------
-    model
-        How reliable each head is.
-    suspicion_N
-        Chance of being of the minority by all votes.
-    score_N
-        Mean of the heads' distances: 0 for the typical majority, 1 for the typical minority.
-    """
-
-    model: DawidSkene
-    suspicion_N: FloatArray
-    score_N: FloatArray
-
-
-def _hear(evidence: Evidence, panel: Panel, scale: HeadScale, config: DetectConfig) -> JointVotes:
-    """Read the panel's votes on every sample and join them."""
-    assert evidence.heads is not None
-    num_samples, num_voters = len(evidence.entropy_NL), len(panel.voters)
-    # 0 is the code of no vote at all.
-    codes_N, score_N = np.zeros(num_samples, dtype=np.int32), np.full(num_samples, np.nan)
-    names = sorted({voter.statistic for voter in panel.voters})
-    for rows_B, batch in evidence.heads.batches(names):
-        votes_BV = np.empty((rows_B.size, num_voters), dtype=np.int8)
-        distances_BV = np.empty((rows_B.size, num_voters))
-        for column, voter in enumerate(panel.voters):
-            values_B = batch[voter.statistic][:, voter.layer, voter.head]
-            strata = None if voter.confounder is None else evidence.strata[voter.confounder]
-            compared_B = voter.compare(
-                scale.apply(voter.statistic, values_B, rows_B),
-                None if strata is None else strata.codes_N[rows_B],
-            )
-            votes_BV[:, column] = voter.vote(compared_B, threshold=config.tcap.vote_threshold)
-            distances_BV[:, column] = voter.distance(compared_B)
-        codes_N[rows_B] = encode_votes(votes_BV)
-        all_BF = np.concatenate([batch[name].reshape(rows_B.size, -1) for name in names], axis=1)
-        score_N[rows_B] = panel_score(distances_BV, all_BF)
-    codes_P, inverse_N, counts_P = np.unique(codes_N, return_inverse=True, return_counts=True)
-    votes_PV = decode_votes(codes_P, num_voters)
-    says_something_P = codes_P > 0
-    model = fit_dawid_skene(votes_PV[says_something_P], weights_N=counts_P[says_something_P])
-    suspicion_P = np.where(says_something_P, model.posterior(votes_PV), np.nan)
-    return JointVotes(model=model, suspicion_N=suspicion_P[inverse_N], score_N=score_N)
-
-
 def _judge(
     evidence: Evidence,
     panel: Panel,
-    votes: JointVotes,
+    hearing: Hearing,
+    model: DawidSkene,
     config: DetectConfig,
     statistics: dict[str, Any],
 ) -> Detection:
     """Put the group that the votes give through the guards."""
-    is_evaluated_N = np.isfinite(votes.score_N)
+    score_N, suspicion_N = hearing.score_N, expit(hearing.log_odds(model))
+    is_evaluated_N = np.isfinite(score_N)
     rows = np.flatnonzero(is_evaluated_N)
-    is_member_N = votes.suspicion_N[rows] > 0.5
+    is_member_N = suspicion_N[rows] > 0.5
     associations = associate_all(is_member_N, [s.take(rows) for s in evidence.strata.values()])
     explanation = next((item for item in associations if item.explains), None)
     statistics = {
@@ -214,7 +198,7 @@ def _judge(
         "heads": [
             {**voter.to_json(), "sensitivity": float(hit), "specificity": float(reject)}
             for voter, hit, reject in zip(
-                panel.voters, votes.model.sensitivity_W, votes.model.specificity_W, strict=True
+                panel.voters, model.sensitivity_W, model.specificity_W, strict=True
             )
         ],
         "witness_kappa": panel.witness_kappa,
@@ -235,8 +219,8 @@ def _judge(
         doubt = f"the {_in_words(explanation.name)} may be all that sets these samples apart"
     elif lacks_witness and config.tcap.agree_with:
         doubt = _NO_WITNESS
-    fit = fit_two_gaussians(votes.score_N[rows], seed=config.seed, tail="high")
-    mixture = split_at_emptiest(votes.score_N[rows], fit.mixture)
+    fit = fit_two_gaussians(score_N[rows], seed=config.seed, tail="high")
+    mixture = split_at_emptiest(score_N[rows], fit.mixture)
     return judge_mixture(
         _NAME,
         found=found,
@@ -245,10 +229,10 @@ def _judge(
         fit=fit,
         mixture=mixture,
         cut=mixture.cut(),
-        suspicious_weight=votes.model.prevalence,
-        score_N=votes.score_N,
-        suspicion_N=votes.suspicion_N,
-        overlap_of=lambda flags_N: _mean_overlap(votes.score_N, flags_N, config),
+        suspicious_weight=model.prevalence,
+        score_N=score_N,
+        suspicion_N=suspicion_N,
+        overlap_of=lambda flags_N: _mean_overlap(score_N, flags_N, config),
         config=config,
         layers=[],
         statistics=statistics,
