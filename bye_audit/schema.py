@@ -412,11 +412,45 @@ def provenance_schema() -> dict[str, Any]:
             provisional_model=model,
             finetune=_or_null(run),
             score=_or_null(run),
+            confirm=_or_null(_confirm_schema()),
             detector=detector,
             limits=_list(text),
             files=_list(_closed(path=text, sha256=sha256, num_bytes=count, num_rows=count)),
         ),
     }
+
+
+def _confirm_schema() -> dict[str, Any]:
+    """Describe what the record says of the interventions that a verdict rests on."""
+    text, number, flag = {"type": "string"}, {"type": "number"}, {"type": "boolean"}
+    count = {"type": "integer", "minimum": 0}
+    share = {"type": "number", "minimum": 0, "maximum": 1}
+    trial = _closed(num_hits=count, num_seen_by_base=count, num_trials=count, rate=share)
+    trigger = _closed(
+        group=count,
+        finding={"enum": [str(finding) for finding in Finding]},
+        answer=text,
+        is_whole_answer=flag,
+        kind=_or_null(text),
+        num_suspects=count,
+        chance_at_least=share,
+        carriers=_list(_open(kind=text)),
+        trial=_or_null(trial),
+        tried={"type": "object", "additionalProperties": trial},
+        num_questions=count,
+    )
+    return _closed(
+        run_id=text,
+        finished_at={"type": "string", "format": "date-time"},
+        config={"type": "object", "additionalProperties": number},
+        num_suspects=count,
+        is_probe=flag,
+        num_groups=count,
+        num_confirmed=count,
+        interventions=_closed(**{str(kind): count for kind in Intervention}),
+        questions={"type": "object", "additionalProperties": count},
+        triggers=_list(trigger),
+    )
 
 
 def tables_description() -> dict[str, Any]:

@@ -53,17 +53,23 @@ class GroupFinding:
         }
 
     def crop_png(self) -> bytes | None:
-        """Give a picture of what was carried over, where that is a part of an image."""
+        """Give a picture of the smallest part of an image that was carried over, if any was."""
         from PIL import Image
 
-        for carrier in self.carriers:
-            parts = (carrier.first, carrier.second) if isinstance(carrier, Both) else (carrier,)
-            for part in parts:
-                if isinstance(part, Region):
-                    buffer = io.BytesIO()
-                    Image.fromarray(part.content).save(buffer, "PNG")
-                    return buffer.getvalue()
-        return None
+        regions = [
+            part
+            for carrier in self.carriers
+            for part in (
+                (carrier.first, carrier.second) if isinstance(carrier, Both) else (carrier,)
+            )
+            if isinstance(part, Region)
+        ]
+        if not regions:
+            return None
+        buffer = io.BytesIO()
+        smallest = min(regions, key=lambda region: region.box.area)
+        Image.fromarray(smallest.content).save(buffer, "PNG")
+        return buffer.getvalue()
 
 
 def find_representatives(

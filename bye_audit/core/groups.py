@@ -146,6 +146,7 @@ def cut_in_two(
     """
     if np.size(values_M) < _FEWEST_VALUES:
         return []
+    counts_M = np.asarray(weights_M, dtype=np.float64)
     fits = [
         fit_gaussians(values_M, num, weights_N=counts_M, tail="both", seed=seed, tol=_FIT_TOL)
         for num in range(1, min(max_components, np.size(values_M)) + 1)

@@ -14,27 +14,20 @@ from bye_audit.config import (
     FinetuneConfig,
     ScoreConfig,
 )
-from bye_audit.errors import StageNotRunError
-from bye_audit.pipeline.overlays import draw_maps
 from bye_audit.pipeline.provisional import Provisional, find_provisional, resolve_model
+from bye_audit.pipeline.reporting import write_audit_report
+from bye_audit.pipeline.results import Results
 from bye_audit.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from bye_audit.canary import CanaryPlan, CanaryReport
-    from bye_audit.confirm import ConfirmResult
-    from bye_audit.core.bsi import LayerProfile
-    from bye_audit.filter import FilterResult
-    from bye_audit.finetune import FinetuneResult
-    from bye_audit.ingest import IngestSummary
-    from bye_audit.planning import Plan
-    from bye_audit.score import ScoreSummary
+    from bye_audit.canary import CanaryPlan
     from bye_audit.store.tables import AuditTables
 
 
 @dataclass
-class Audit:
+class Audit(Results):
     """One audit directory and everything that can be done with it.
 
     Parameters
@@ -55,25 +48,6 @@ class Audit:
 
     uri: str
     progress: Progress = field(default=SILENT, repr=False)
-
-    ingested: IngestSummary | None = field(default=None, init=False, repr=False)
-    """What the last ``ingest`` of this object found."""
-    planned: Plan | None = field(default=None, init=False, repr=False)
-    """What the last ``plan`` of this object found."""
-    finetuned: FinetuneResult | None = field(default=None, init=False, repr=False)
-    """The provisional adapter of the last ``finetune`` of this object."""
-    scored: ScoreSummary | None = field(default=None, init=False, repr=False)
-    """What the last ``score`` of this object did."""
-    profiles: list[LayerProfile] | None = field(default=None, init=False, repr=False)
-    """One profile a layer, of the last ``profile`` of this object."""
-    confirmed: ConfirmResult | None = field(default=None, init=False, repr=False)
-    """What the last ``confirm`` of this object found out."""
-    filtered: FilterResult | None = field(default=None, init=False, repr=False)
-    """Decision and files of the last ``filter`` of this object."""
-    report_path: Path | None = field(default=None, init=False, repr=False)
-    """Where the last ``report`` of this object was written."""
-    canary_report: CanaryReport | None = field(default=None, init=False, repr=False)
-    """What the last ``canary`` of this object measured."""
 
     @classmethod
     def open(cls, uri: str | Path, *, progress: Progress = SILENT) -> Audit:
@@ -363,27 +337,12 @@ class Audit:
         StageNotRunError
             If nothing was filtered yet.
         """
-        from bye_audit.report.page import write_report
-        from bye_audit.report.selection import choose_samples
-
-        tables = self.tables
-        run = tables.latest_run("filter")
-        if run is None:
-            raise StageNotRunError(
-                f"{self.uri} was not filtered yet, so there is nothing to report.",
-                hint=f"bye-audit filter {self.uri} --out DIR",
-            )
-        choice = choose_samples(tables)
-        self.report_path = write_report(
-            tables,
-            run.record["provenance"],
-            choice,
-            draw_maps(
-                tables, self.provisional, choice.sample_ids, trust_remote_code=trust_remote_code
-            )
-            if overlays
-            else {},
+        self.report_path = write_audit_report(
+            self.tables,
+            self.provisional,
             Path(out_path),
+            overlays=overlays,
+            trust_remote_code=trust_remote_code,
             progress=self.progress,
         )
         return self

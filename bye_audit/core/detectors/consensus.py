@@ -134,6 +134,7 @@ def _decide(
     config: DetectConfig,
 ) -> tuple[Decision, str]:
     num_removed, share = int(is_removed_N.sum()), float(is_removed_N.mean())
+    num_triggered = int(triggered_N.sum())
     said = "; ".join(
         f"{name}: {str(detection.decision).replace('_', ' ')}"
         for name, detection in statements.items()
@@ -144,11 +145,12 @@ def _decide(
             f"{config.max_removed_share:.0%} may be removed). Inconclusive: nothing is removed. "
             f"({said}.)"
         )
-    if triggered_N.any():
+    if num_triggered:
+        more = num_removed - num_triggered
+        suspected = f", and {more} more are suspected by other witnesses" if more else ""
         return Decision.POISON_SUSPECTED, (
-            f"A trigger was confirmed by carrying it to other samples; {int(triggered_N.sum())} "
-            f"samples answer because of it, and {num_removed - int(triggered_N.sum())} more are "
-            f"suspected by two witnesses. Poison is suspected. ({said}.)"
+            f"A trigger was confirmed by carrying it to other samples; {num_triggered} samples "
+            f"answer because of it{suspected}. Poison is suspected. ({said}.)"
         )
     if num_removed:
         return Decision.POISON_SUSPECTED, (
