@@ -67,7 +67,7 @@ def build_provenance(
         "provisional_model": _model_facts(origin, finetune, score),
         "finetune": _run_facts(finetune),
         "score": _run_facts(score),
-        "confirm": None if detector.is_witness else _confirm_facts(tables),
+        "confirm": _confirm_facts(tables) if detector.role == "judge" else None,
         "detector": {
             "name": detector.name,
             "score_label": detector.score_label,
