@@ -57,10 +57,12 @@ def _describe_group(row: dict[str, Any]) -> Iterator[str]:
     else:
         trial = record["trial"]
         verdict = "confirmed" if row["finding"] == Finding.CONFIRMED else "not confirmed"
+        num_seen = trial["num_seen_by_base"]
+        seen = f", and to {num_seen} more where the base model sees it as well" if num_seen else ""
         yield (
             f"{said}{verdict}; {_KINDS[row['kind']]} took it to {trial['num_hits']} of "
             f"{count(trial['num_trials'], 'other sample')} "
-            f"(chance at least {record['chance_at_least']:.0%})."
+            f"(chance at least {record['chance_at_least']:.0%}){seen}."
         )
 
 

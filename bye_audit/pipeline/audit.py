@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,21 +13,18 @@ from bye_audit.config import (
     FinetuneConfig,
     ScoreConfig,
 )
-from bye_audit.pipeline.provisional import Provisional, find_provisional, resolve_model
+from bye_audit.pipeline.directory import AuditDirectory
+from bye_audit.pipeline.provisional import resolve_model
 from bye_audit.pipeline.reporting import write_audit_report
-from bye_audit.pipeline.results import Results
-from bye_audit.progress import SILENT, Progress
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from bye_audit.canary import CanaryPlan
-    from bye_audit.store.tables import AuditTables
 
 
-@dataclass
-class Audit(Results):
+class Audit(AuditDirectory):
     """One audit directory and everything that can be done with it.
+
+    What each stage gives back is kept on the object, under the stage's own name in the past tense.
 
     Parameters
     ----------
@@ -45,27 +41,6 @@ class Audit(Results):
     >>> audit.filter("cleaned").filtered.decision                # doctest: +SKIP
     'poison_suspected'
     """
-
-    uri: str
-    progress: Progress = field(default=SILENT, repr=False)
-
-    @classmethod
-    def open(cls, uri: str | Path, *, progress: Progress = SILENT) -> Audit:
-        """Give the audit at ``uri``; nothing is read or made until a stage needs it."""
-        return cls(str(uri), progress)
-
-    @property
-    def tables(self) -> AuditTables:
-        """The tables of this audit.
-
-        Raises
-        ------
-        TableError
-            If there is no audit at ``uri`` yet, or it is of another schema version.
-        """
-        from bye_audit.store.tables import AuditTables
-
-        return AuditTables.open(self.uri)
 
     def ingest(
         self,
@@ -407,27 +382,6 @@ class Audit(Results):
         )
         return self
 
-    def query(self, sql: str, *, max_rows: int | None = None) -> pa.Table:
-        """Answer one SELECT over the tables; nothing can be written and no file be read.
-
-        Parameters
-        ----------
-        sql
-            One statement in DuckDB's dialect over the views ``samples``, ``images``,
-            ``quarantine``, ``runs``, ``head_scores`` and, where they were made, ``turn_scores`` and
-            ``triggers``.
-        max_rows
-            Cut the answer after so many rows.
-
-        Returns
-        -------
-        pa.Table
-            The answer.
-        """
-        from bye_audit.store.sql import run_query
-
-        return run_query(self.tables, sql, max_rows=max_rows)
-
     def run(
         self,
         sources: Sequence[str | Path],
@@ -459,26 +413,3 @@ class Audit(Results):
             self.confirm(detect=detect, trust_remote_code=trust_remote_code)
         self.filter(out_dir, detector=detector, config=detect)
         return self.report(Path(out_dir) / "report.html", trust_remote_code=trust_remote_code)
-
-    def provisional(
-        self, model: str | Path | None = None, adapter_dir: str | Path | None = None
-    ) -> Provisional:
-        """Name the provisional model of this audit.
-
-        Parameters
-        ----------
-        model, adapter_dir
-            What to use instead of the last ``finetune``; a model without an adapter is taken as
-            one that was fine-tuned whole.
-
-        Returns
-        -------
-        Provisional
-            Base model and adapter.
-
-        Raises
-        ------
-        StageNotRunError
-            If no model is given and none was trained here.
-        """
-        return find_provisional(self.uri, model, adapter_dir)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -33,7 +32,6 @@ _SCHEMAS = {
     schema.RUNS: schema.runs_schema,
     schema.SAMPLES: schema.samples_schema,
 }
-_SOURCE_KEY = "bye_audit.source/"
 _CONFLICT_RETRIES = 50
 _INDEX_IMAGES = 20_000
 _INGEST_FIRST = "Run `bye-audit ingest AUDIT SOURCE...` first."
@@ -351,41 +349,7 @@ class AuditTables:
         found = self.runs(stage)
         return found[-1] if found else None
 
-    # --- sources -------------------------------------------------------------------------------
-
-    def sources(self) -> dict[str, dict[str, Any]]:
-        """Tell what ingest knows of every source it has begun, in order of ingest."""
-        with storage_errors("read the list of sources"):
-            metadata = self._dataset(schema.SAMPLES).metadata
-        found = {
-            key.removeprefix(_SOURCE_KEY): json.loads(value)
-            for key, value in metadata.items()
-            if key.startswith(_SOURCE_KEY)
-        }
-        return dict(sorted(found.items(), key=lambda item: int(item[1]["number"])))
-
-    def record_source(self, name: str, description: Mapping[str, Any]) -> None:
-        """Remember a source; it goes with the samples table, so no row outlives its source."""
-        text = json.dumps(dict(description), allow_nan=False)
-        with storage_errors("write down the source"):
-            self._dataset(schema.SAMPLES).update_metadata({_SOURCE_KEY + name: text})
-
-    def next_row(self, source: str) -> int:
-        """Return the first row of a source that has not become a sample for certain."""
-        rows = scan(
-            self._dataset(schema.SAMPLES), ["source_row"], f"source = {sql_text(source)}", 65536
-        )
-        return max((max(batch["source_row"].to_pylist()) + 1 for batch in rows), default=0)
-
-    def delete_source(self, name: str) -> None:
-        """Forget a source and all its records; images stay, as other sources may share them."""
-        where = f"source = {sql_text(name)}"
-        self.delete_quarantine(where)
-        with storage_errors("remove a source"):
-            dataset = self._dataset(schema.SAMPLES)
-            if dataset.count_rows(filter=where):
-                dataset.delete(where)
-            dataset.update_metadata({_SOURCE_KEY + name: None})
+    # --- the whole -----------------------------------------------------------------------------
 
     def scan_images(self, columns: Sequence[str], batch_size: int) -> Iterator[pa.RecordBatch]:
         """Read facts about all stored images in batches."""
@@ -402,8 +366,6 @@ class AuditTables:
         """Count stored images."""
         with storage_errors("count images"):
             return int(self._dataset(schema.IMAGES).count_rows())
-
-    # --- the whole -----------------------------------------------------------------------------
 
     def content_digest(self) -> str:
         """Sha256 over what was ingested: unchanged by scoring, compaction and clean-up."""
