@@ -15,6 +15,7 @@ from bye_audit.core.expectation import FloatArray
 from bye_audit.core.gaussians import (
     SCREENED_VALUES,
     VARIANCE_FLOOR,
+    GaussianFit,
     fit_gaussians,
     grouped,
     standardized,
@@ -26,9 +27,13 @@ MIN_GAP = 12.0
 """Evidence, in nats, from which a gap is there beyond doubt. Of 4,235 draws of 50 to 100,000 values
 (normal, exponential, lognormal, gamma, uniform, Student t) 2 showed more, and 40 more than 8."""
 
+MAX_VALLEY = 2 / 3
+"""Density between two groups, in units of the lower of their peaks, from which they merge."""
+
 # Ends of stretches that are looked at on either side of the cut: half by value, half by rank.
 _NUM_EDGES = 48
 _PARAMETERS_OF_TAILED_MODE = 4
+_VALLEY_POINTS = 401
 _LEAST_TAIL_SCALE, _GREATEST_TAIL_SCALE = math.log(0.01), math.log(100.0)
 
 
@@ -46,21 +51,29 @@ class GroupEvidence:
         groups describe the values better than one with a tail.
     delta_bic_third
         BIC of two Gaussians minus BIC of three: positive where two do not describe the values.
+    valley
+        Least density of the two Gaussians between their means, in units of the lower peak; 1 where
+        there is no valley.
     """
 
     gap: float
     delta_bic_tail: float
     delta_bic_third: float
+    valley: float
 
     @property
     def is_beyond_doubt(self) -> bool:
         """Whether the minority is a group of its own.
 
         Either a gap shows it, whatever the shapes are; or, where values are too few for a gap, the
-        shapes do: two Gaussians are beyond doubt better than a mode with a tail and good enough
-        that a third is not needed.
+        shapes do: two Gaussians are beyond doubt better than a mode with a tail, good enough that a
+        third is not needed, and have a valley between them.
         """
-        is_shaped_so = self.delta_bic_tail > MIN_DELTA_BIC and self.delta_bic_third <= MIN_DELTA_BIC
+        is_shaped_so = (
+            self.delta_bic_tail > MIN_DELTA_BIC
+            and self.delta_bic_third <= MIN_DELTA_BIC
+            and self.valley <= MAX_VALLEY
+        )
         return self.gap >= MIN_GAP or is_shaped_so
 
     def to_json(self) -> dict[str, float]:
@@ -106,9 +119,9 @@ def weigh_group(values: SortedValues, *, cut: float, center: float) -> GroupEvid
     """
     scaled, mean, spread = standardized(values)
     if spread == 0:
-        return GroupEvidence(gap=0.0, delta_bic_tail=0.0, delta_bic_third=0.0)
+        return GroupEvidence(gap=0.0, delta_bic_tail=0.0, delta_bic_third=0.0, valley=1.0)
     two, three = (
-        fit_gaussians(scaled.values_N, num, weights_N=scaled.weights_N, tail="both").bic
+        fit_gaussians(scaled.values_N, num, weights_N=scaled.weights_N, tail="both")
         for num in (2, 3)
     )
     cut, center = (cut - mean) / spread, (center - mean) / spread
@@ -119,9 +132,18 @@ def weigh_group(values: SortedValues, *, cut: float, center: float) -> GroupEvid
         gap = _widest_gap(scaled, cut, center)
     return GroupEvidence(
         gap=gap,
-        delta_bic_tail=_bic_of_tailed_mode(scaled) - two,
-        delta_bic_third=two - three,
+        delta_bic_tail=_bic_of_tailed_mode(scaled) - two.bic,
+        delta_bic_third=two.bic - three.bic,
+        valley=_valley_of(two),
     )
+
+
+def _valley_of(fit: GaussianFit) -> float:
+    """Least density between two means over the lower of the peaks on either side of it."""
+    places = np.linspace(fit.mean_K[0], fit.mean_K[1], _VALLEY_POINTS)
+    density = fit.density(places)
+    least = int(density.argmin())
+    return float(density[least] / min(density[: least + 1].max(), density[least:].max()))
 
 
 def _widest_gap(values: SortedValues, cut: float, center: float) -> float:

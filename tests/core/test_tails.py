@@ -74,9 +74,29 @@ def test_a_gap_counts_whatever_the_shapes_are(rng: np.random.Generator) -> None:
     assert evidence.is_beyond_doubt
 
 
+def test_the_valley_is_that_of_the_density(rng: np.random.Generator) -> None:
+    values = np.concatenate([rng.normal(-4, 1, 5000), rng.normal(0, 1, 20_000)])
+    places = np.linspace(-4, 0, 2000)
+    density = 0.2 * stats.norm(-4, 1).pdf(places) + 0.8 * stats.norm(0, 1).pdf(places)
+    expected = density.min() / density[: density.argmin()].max()
+    assert weigh(values, -2.3, 0.0).valley == pytest.approx(expected, abs=0.06)
+
+
+def test_outliers_scattered_below_a_mode_are_no_group(rng: np.random.Generator) -> None:
+    # Two Gaussians describe this better than any mode with a tail, and a third is not needed.
+    values = np.concatenate([rng.normal(size=980), -2.05 - rng.exponential(2.5, 20)])
+    evidence = weigh(values, -3.2, 0.0)
+    assert not evidence.is_beyond_doubt
+
+
 def test_constant_values_have_no_evidence() -> None:
     evidence = weigh(np.full(50, 3.0), 2.9, 3.0)
-    assert evidence.to_json() == {"gap": 0.0, "delta_bic_tail": 0.0, "delta_bic_third": 0.0}
+    assert evidence.to_json() == {
+        "gap": 0.0,
+        "delta_bic_tail": 0.0,
+        "delta_bic_third": 0.0,
+        "valley": 1.0,
+    }
     assert not evidence.is_beyond_doubt
 
 
