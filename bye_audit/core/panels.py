@@ -26,6 +26,8 @@ BoolArray = NDArray[np.bool_]
 
 # Fewer different samples are outliers, however many copies of them there are.
 _FEWEST_MEMBERS = 5
+# Excess of one group's members in another from which both are taken for the same.
+_SAME_GROUP = 0.5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -53,6 +55,10 @@ class Panel:
     explanation: Association | None
     witness_kappa: float | None
     witness_support: float | None
+
+    def has_witness(self, least: float) -> bool:
+        """Whether the second witness suspects this excess share of the members at least."""
+        return self.witness_support is not None and self.witness_support >= least
 
     def to_json(self) -> dict[str, Any]:
         """Size, heads and evidence, as plain values."""
@@ -135,6 +141,12 @@ def _panels(
             witness_kappa=kappa,
             witness_support=None if witness_R is None else support(members_R, witness_R),
         )
+
+
+def is_rival(first: Panel, second: Panel) -> bool:
+    """Whether two panels set different samples apart, neither mostly a part of the other."""
+    forth = support(second.members_R, first.members_R)
+    return max(forth, support(first.members_R, second.members_R)) < _SAME_GROUP
 
 
 def _is_chosen(kappa: float | None, search: HeadSearch) -> bool:

@@ -108,6 +108,31 @@ def test_a_witness_may_suspect_other_samples_too() -> None:
     assert detection.statistics["witness_support"] > 0.9
 
 
+def two_groups() -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Three heads answer to a trigger and three others to what a picture shows."""
+    truth, content = every(10), np.arange(NUM_SAMPLES) % 6 == 1
+    values = make_masses(NUM_SAMPLES)
+    watch_trigger(values, truth, ((2, 0), (2, 1), (3, 0)))
+    watch_trigger(values, content, ((2, 2), (3, 1), (3, 2)))
+    return truth, values
+
+
+def test_one_of_several_groups_is_told_and_not_acted_upon() -> None:
+    _, values = two_groups()
+    detection = detect_tcap(make_evidence(values), CONFIG)
+    assert detection.decision is Decision.INCONCLUSIVE
+    assert "nothing unusual in this data" in detection.explanation
+    assert len(detection.statistics["other_groups"]) == 1
+
+
+def test_a_second_witness_knows_which_of_several_groups_is_the_poison() -> None:
+    truth, values = two_groups()
+    gain_N = np.where(truth, 9.0, 0.0) + np.random.default_rng(0).exponential(0.3, NUM_SAMPLES)
+    detection = detect_tcap(make_evidence(values, gain_N=gain_N), CONFIG)
+    assert detection.decision is Decision.POISON_SUSPECTED
+    assert f1(detection, truth) > 0.98
+
+
 def test_a_majority_is_never_removed() -> None:
     truth = np.arange(NUM_SAMPLES) % 10 < 6
     detection = detect_tcap(make_evidence(poisoned(truth)), CONFIG)

@@ -22,7 +22,7 @@ from bye_audit.core.head_search import HeadSearch
 from bye_audit.core.head_values import HeadScale, HeadValues, make_head_scale, read_head_values
 from bye_audit.core.hearing import Hearing, hear_panel
 from bye_audit.core.mixture import fit_two_gaussians, split_at_emptiest
-from bye_audit.core.panels import Panel, find_panels
+from bye_audit.core.panels import Panel, find_panels, is_rival
 from bye_audit.core.stability import jaccard, judged_rows, resample_mixtures
 from bye_audit.errors import StageNotRunError, TooFewSamplesError
 from bye_audit.schema import Reason
@@ -71,7 +71,8 @@ def detect_tcap(
     Departs from [1]_: (1) all three spans, or the entropy, and either side; (2) only heads
     that set the same samples apart vote together, three at least, and the mean of their values must
     have a group of its own and not only a tail, which a component by AIC is no evidence of; (3) a
-    group that confounders explain is told and not acted upon; (4) a second witness may choose.
+    group that confounders explain, or one of several, is told and not acted upon; (4) a second
+    witness may choose.
 
     References
     ----------
@@ -125,7 +126,9 @@ def fit_tcap(evidence: Evidence, config: DetectConfig, on_layer: OnLayer | None 
         *find_panels(found.explained, search, witness_R),
     ]
     # What a confounder explains comes last: it is told if there is nothing else.
-    panels.sort(key=lambda panel: panel.explanation is not None)
+    least = config.tcap.min_witness_agreement
+    panels.sort(key=lambda panel: (panel.explanation is not None, not panel.has_witness(least)))
+    rivals = [panel for panel in panels[1:] if is_rival(panels[0], panel)]
     statistics = {
         "profiled_layers": list(values.layers),
         "profiled_statistics": list(values.statistics),
@@ -133,7 +136,7 @@ def fit_tcap(evidence: Evidence, config: DetectConfig, on_layer: OnLayer | None 
         "num_heads_apart": len({voter.place for voter in found.voters}),
         "second_witness": None if witness_N is None else _WITNESS,
         "heads": [],
-        "other_groups": [panel.to_json() for panel in panels[1 : 1 + _MOST_OTHER_GROUPS]],
+        "other_groups": [panel.to_json() for panel in rivals[:_MOST_OTHER_GROUPS]],
     }
     if not panels:
         text = (
@@ -206,7 +209,7 @@ def _judge(
         "confounders": {item.name: item.to_json() for item in associations},
         "explained_by": None if explanation is None else explanation.name,
     }
-    has_witness = (panel.witness_support or 0) >= config.tcap.min_witness_agreement
+    has_witness = panel.has_witness(config.tcap.min_witness_agreement)
     lacks_witness = panel.witness_support is not None and not has_witness
     found = _panel_text(panel, is_member_N, associations)
     if has_witness:
@@ -219,6 +222,8 @@ def _judge(
         doubt = f"the {_in_words(explanation.name)} may be all that sets these samples apart"
     elif lacks_witness and config.tcap.agree_with:
         doubt = _NO_WITNESS
+    elif not has_witness and any(g["explained_by"] is None for g in statistics["other_groups"]):
+        doubt = "other heads set other samples apart: such groups are nothing unusual in this data"
     fit = fit_two_gaussians(score_N[rows], seed=config.seed, tail="high")
     mixture = split_at_emptiest(score_N[rows], fit.mixture)
     return judge_mixture(
