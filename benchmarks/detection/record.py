@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from benchmarks.detection.cells import CLEAN, find_cells
 from benchmarks.detection.clean import judge_halves
@@ -42,4 +43,10 @@ def write_retrained(root: Path, variants: Sequence[str], progress: Progress = SI
 
 def _write(rows: list[dict[str, Any]], path: Path) -> None:
     if rows:
-        pl.DataFrame(rows, infer_schema_length=None).write_parquet(path)
+        pq.write_table(pa.Table.from_pylist(rows), path)
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Read what was written; nothing where there is no file."""
+    rows: list[dict[str, Any]] = pq.read_table(path).to_pylist() if path.is_file() else []
+    return rows
