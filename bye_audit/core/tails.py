@@ -27,8 +27,9 @@ MIN_GAP = 12.0
 """Evidence, in nats, from which a gap is there beyond doubt. Of 4,235 draws of 50 to 100,000 values
 (normal, exponential, lognormal, gamma, uniform, Student t) 2 showed more, and 40 more than 8."""
 
-MAX_VALLEY = 2 / 3
-"""Density between two groups, in units of the lower of their peaks, from which they merge."""
+MIN_VALLEY = 2.7
+"""Evidence, in nats, from which there is a valley between two Gaussians: hardly less than that of
+four samples beside an empty stretch (4 ln 2)."""
 
 # Ends of stretches that are looked at on either side of the cut: half by value, half by rank.
 _NUM_EDGES = 48
@@ -52,8 +53,8 @@ class GroupEvidence:
     delta_bic_third
         BIC of two Gaussians minus BIC of three: positive where two do not describe the values.
     valley
-        Least density of the two Gaussians between their means, in units of the lower peak; 1 where
-        there is no valley.
+        Log-likelihood ratio, in nats, by which so many suspects are denser at their peak than the
+        two Gaussians are between their means; 0 where there is no valley.
     """
 
     gap: float
@@ -72,7 +73,7 @@ class GroupEvidence:
         is_shaped_so = (
             self.delta_bic_tail > MIN_DELTA_BIC
             and self.delta_bic_third <= MIN_DELTA_BIC
-            and self.valley <= MAX_VALLEY
+            and self.valley >= MIN_VALLEY
         )
         return self.gap >= MIN_GAP or is_shaped_so
 
@@ -109,6 +110,8 @@ def weigh_group(values: SortedValues, *, cut: float, center: float) -> GroupEvid
     stretches the largest log-likelihood ratio of a binomial against that share is taken. No shape
     is assumed, but tens of values are needed.
 
+    The valley is what the fitted Gaussians say where values are too few to show a gap.
+
     The tail: Johnson's unbounded distribution [1]_, which has any skewness and heavy tails and the
     normal and lognormal as limits, against two Gaussians by BIC.
 
@@ -119,31 +122,37 @@ def weigh_group(values: SortedValues, *, cut: float, center: float) -> GroupEvid
     """
     scaled, mean, spread = standardized(values)
     if spread == 0:
-        return GroupEvidence(gap=0.0, delta_bic_tail=0.0, delta_bic_third=0.0, valley=1.0)
+        return GroupEvidence(gap=0.0, delta_bic_tail=0.0, delta_bic_third=0.0, valley=0.0)
     two, three = (
         fit_gaussians(scaled.values_N, num, weights_N=scaled.weights_N, tail="both")
         for num in (2, 3)
     )
     cut, center = (cut - mean) / spread, (center - mean) / spread
     if cut > center:
-        mirrored = SortedValues(-scaled.values_N[::-1], scaled.weights_N[::-1])
-        gap = _widest_gap(mirrored, -cut, -center)
-    else:
-        gap = _widest_gap(scaled, cut, center)
+        scaled = SortedValues(-scaled.values_N[::-1], scaled.weights_N[::-1])
+        cut, center = -cut, -center
+    num_suspects = float(scaled.weight_up_to(np.array([cut]))[0])
     return GroupEvidence(
-        gap=gap,
+        gap=_widest_gap(scaled, cut, center),
         delta_bic_tail=_bic_of_tailed_mode(scaled) - two.bic,
         delta_bic_third=two.bic - three.bic,
-        valley=_valley_of(two),
+        valley=_valley_between(two, num_suspects),
     )
 
 
-def _valley_of(fit: GaussianFit) -> float:
-    """Least density between two means over the lower of the peaks on either side of it."""
+def _valley_between(fit: GaussianFit, num_suspects: float) -> float:
+    """Evidence for a valley between two components, if the suspects are one of them.
+
+    Of as many samples as are at the lower peak, and what the valley has in the same width, is the
+    difference more than two Poisson counts of one density would show?
+    """
     places = np.linspace(fit.mean_K[0], fit.mean_K[1], _VALLEY_POINTS)
     density = fit.density(places)
     least = int(density.argmin())
-    return float(density[least] / min(density[: least + 1].max(), density[least:].max()))
+    peak = min(float(density[: least + 1].max()), float(density[least:].max()))
+    depth = float(density[least]) / peak
+    inner = depth * math.log(2 * depth / (1 + depth)) if depth > 0 else 0.0
+    return num_suspects * (math.log(2 / (1 + depth)) + inner)
 
 
 def _widest_gap(values: SortedValues, cut: float, center: float) -> float:
