@@ -49,6 +49,7 @@ def main() -> None:
     """Judge clean data again and again and print how often it was called poisoned."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--samples", type=int, nargs="+", default=[1_000, 10_000])
+    parser.add_argument("--shapes", nargs="+", default=[*SHAPES, *TASKS], help="of made-up data")
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--runs", type=int, default=100)
     parser.add_argument("--demos", type=Path, nargs="*", default=[], help="instead of made-up data")
@@ -72,7 +73,7 @@ def _cases(options: argparse.Namespace) -> Iterator[tuple[str, Callable[[int], E
             yield f"{folder.name}, halves", partial(_half, *_read_demo(folder))
         return
     for num_samples in options.samples:
-        for shape in (*SHAPES, *TASKS):
+        for shape in options.shapes:
             yield (
                 f"{shape}, {num_samples:,}",
                 partial(make_clean, shape, num_samples, options.layers),

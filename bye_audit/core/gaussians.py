@@ -114,6 +114,12 @@ class GaussianFit:
         chance_KN = np.exp(joint_KN - joint_KN.max(axis=0))
         return np.asarray((chance_KN / chance_KN.sum(axis=0)).T)
 
+    def density(self, values_N: NDArray[np.floating]) -> FloatArray:
+        """Density of the mixture at each value; constant values have none."""
+        values_N = np.asarray(values_N, dtype=np.float64).ravel()
+        row = _as_row(self.mean_K, self.var_K, self.weight_K)
+        return np.asarray(np.exp(row.log_joint(values_N)[0]).sum(axis=0))
+
     def to_json(self) -> dict[str, Any]:
         """Parameters as plain lists."""
         return {

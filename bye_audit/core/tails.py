@@ -15,6 +15,7 @@ from bye_audit.core.expectation import FloatArray
 from bye_audit.core.gaussians import (
     SCREENED_VALUES,
     VARIANCE_FLOOR,
+    GaussianFit,
     fit_gaussians,
     grouped,
     standardized,
@@ -26,9 +27,14 @@ MIN_GAP = 12.0
 """Evidence, in nats, from which a gap is there beyond doubt. Of 4,235 draws of 50 to 100,000 values
 (normal, exponential, lognormal, gamma, uniform, Student t) 2 showed more, and 40 more than 8."""
 
+MIN_VALLEY = 2.7
+"""Evidence, in nats, from which there is a valley between two Gaussians: hardly less than that of
+four samples beside an empty stretch (4 ln 2)."""
+
 # Ends of stretches that are looked at on either side of the cut: half by value, half by rank.
 _NUM_EDGES = 48
 _PARAMETERS_OF_TAILED_MODE = 4
+_VALLEY_POINTS = 401
 _LEAST_TAIL_SCALE, _GREATEST_TAIL_SCALE = math.log(0.01), math.log(100.0)
 
 
@@ -46,21 +52,29 @@ class GroupEvidence:
         groups describe the values better than one with a tail.
     delta_bic_third
         BIC of two Gaussians minus BIC of three: positive where two do not describe the values.
+    valley
+        Log-likelihood ratio, in nats, by which so many suspects are denser at their peak than the
+        two Gaussians are between their means; 0 where there is no valley.
     """
 
     gap: float
     delta_bic_tail: float
     delta_bic_third: float
+    valley: float
 
     @property
     def is_beyond_doubt(self) -> bool:
         """Whether the minority is a group of its own.
 
         Either a gap shows it, whatever the shapes are; or, where values are too few for a gap, the
-        shapes do: two Gaussians are beyond doubt better than a mode with a tail and good enough
-        that a third is not needed.
+        shapes do: two Gaussians are beyond doubt better than a mode with a tail, good enough that a
+        third is not needed, and have a valley between them.
         """
-        is_shaped_so = self.delta_bic_tail > MIN_DELTA_BIC and self.delta_bic_third <= MIN_DELTA_BIC
+        is_shaped_so = (
+            self.delta_bic_tail > MIN_DELTA_BIC
+            and self.delta_bic_third <= MIN_DELTA_BIC
+            and self.valley >= MIN_VALLEY
+        )
         return self.gap >= MIN_GAP or is_shaped_so
 
     def to_json(self) -> dict[str, float]:
@@ -96,6 +110,8 @@ def weigh_group(values: SortedValues, *, cut: float, center: float) -> GroupEvid
     stretches the largest log-likelihood ratio of a binomial against that share is taken. No shape
     is assumed, but tens of values are needed.
 
+    The valley is what the fitted Gaussians say where values are too few to show a gap.
+
     The tail: Johnson's unbounded distribution [1]_, which has any skewness and heavy tails and the
     normal and lognormal as limits, against two Gaussians by BIC.
 
@@ -106,22 +122,37 @@ def weigh_group(values: SortedValues, *, cut: float, center: float) -> GroupEvid
     """
     scaled, mean, spread = standardized(values)
     if spread == 0:
-        return GroupEvidence(gap=0.0, delta_bic_tail=0.0, delta_bic_third=0.0)
+        return GroupEvidence(gap=0.0, delta_bic_tail=0.0, delta_bic_third=0.0, valley=0.0)
     two, three = (
-        fit_gaussians(scaled.values_N, num, weights_N=scaled.weights_N, tail="both").bic
+        fit_gaussians(scaled.values_N, num, weights_N=scaled.weights_N, tail="both")
         for num in (2, 3)
     )
     cut, center = (cut - mean) / spread, (center - mean) / spread
     if cut > center:
-        mirrored = SortedValues(-scaled.values_N[::-1], scaled.weights_N[::-1])
-        gap = _widest_gap(mirrored, -cut, -center)
-    else:
-        gap = _widest_gap(scaled, cut, center)
+        scaled = SortedValues(-scaled.values_N[::-1], scaled.weights_N[::-1])
+        cut, center = -cut, -center
+    num_suspects = float(scaled.weight_up_to(np.array([cut]))[0])
     return GroupEvidence(
-        gap=gap,
-        delta_bic_tail=_bic_of_tailed_mode(scaled) - two,
-        delta_bic_third=two - three,
+        gap=_widest_gap(scaled, cut, center),
+        delta_bic_tail=_bic_of_tailed_mode(scaled) - two.bic,
+        delta_bic_third=two.bic - three.bic,
+        valley=_valley_between(two, num_suspects),
     )
+
+
+def _valley_between(fit: GaussianFit, num_suspects: float) -> float:
+    """Evidence for a valley between two components, if the suspects are one of them.
+
+    Of as many samples as are at the lower peak, and what the valley has in the same width, is the
+    difference more than two Poisson counts of one density would show?
+    """
+    places = np.linspace(fit.mean_K[0], fit.mean_K[1], _VALLEY_POINTS)
+    density = fit.density(places)
+    least = int(density.argmin())
+    peak = min(float(density[: least + 1].max()), float(density[least:].max()))
+    depth = float(density[least]) / peak
+    inner = depth * math.log(2 * depth / (1 + depth)) if depth > 0 else 0.0
+    return num_suspects * (math.log(2 / (1 + depth)) + inner)
 
 
 def _widest_gap(values: SortedValues, cut: float, center: float) -> float:

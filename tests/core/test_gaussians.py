@@ -47,6 +47,9 @@ def test_criteria_and_posterior_are_scikit_learns(
     np.testing.assert_allclose(
         fit.posterior(values), theirs.predict_proba(values[:, None]), atol=1e-9
     )
+    np.testing.assert_allclose(
+        np.log(fit.density(values)), theirs.score_samples(values[:, None]), atol=1e-9
+    )
 
 
 def test_bic_prefers_the_true_number_of_components(rng: np.random.Generator) -> None:

@@ -74,9 +74,36 @@ def test_a_gap_counts_whatever_the_shapes_are(rng: np.random.Generator) -> None:
     assert evidence.is_beyond_doubt
 
 
+def test_a_valley_by_hand(rng: np.random.Generator) -> None:
+    # Nothing between: of each suspect's two places one is empty, n log 2.
+    far = np.concatenate([rng.normal(-30, 1, 30), rng.normal(0, 1, 300)])
+    assert weigh(far, -15.0, 0.0).valley == pytest.approx(30 * math.log(2), rel=1e-3)
+    # Equal weights 4 deviations apart: at the middle 2 exp(-2) of a peak's height, which is 1.
+    near = np.concatenate([rng.normal(-2, 1, 20_000), rng.normal(2, 1, 20_000)])
+    depth = 2 * math.exp(-2)
+    ratio = math.log(2 / (1 + depth)) + depth * math.log(2 * depth / (1 + depth))
+    assert weigh(near, 0.0, 2.0).valley == pytest.approx(20_000 * ratio, rel=0.1)
+
+
+def test_one_mode_has_no_valley(rng: np.random.Generator) -> None:
+    assert weigh(rng.gamma(2, 1, 2000), 5.0, 1.5).valley == pytest.approx(0, abs=0.5)
+
+
+def test_outliers_scattered_below_a_mode_are_no_group(rng: np.random.Generator) -> None:
+    # Two Gaussians describe this better than any mode with a tail, and a third is not needed.
+    values = np.concatenate([rng.normal(size=980), -2.05 - rng.exponential(2.5, 20)])
+    evidence = weigh(values, -3.2, 0.0)
+    assert not evidence.is_beyond_doubt
+
+
 def test_constant_values_have_no_evidence() -> None:
     evidence = weigh(np.full(50, 3.0), 2.9, 3.0)
-    assert evidence.to_json() == {"gap": 0.0, "delta_bic_tail": 0.0, "delta_bic_third": 0.0}
+    assert evidence.to_json() == {
+        "gap": 0.0,
+        "delta_bic_tail": 0.0,
+        "delta_bic_third": 0.0,
+        "valley": 0.0,
+    }
     assert not evidence.is_beyond_doubt
 
 
