@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from bye_audit.config import DetectConfig
-from bye_audit.core.confounders import EXPLAINED_V, Association, associate_all
+from bye_audit.core.confounders import Association, associate_all
 from bye_audit.core.dawid_skene import DawidSkene
 from bye_audit.core.detection import Detection, Detector, Evidence, OnLayer
 from bye_audit.core.detectors.judging import judge_mixture, nothing_found, require_enough
@@ -221,7 +221,7 @@ def _judge(
         return nothing_found(_NAME, text, is_evaluated_N, [], statistics)
     doubt = ""
     if explanation is not None:
-        doubt = f"the {_in_words(explanation.name)} may be all that sets these samples apart"
+        doubt = f"the {explanation.kind} may be all that sets these samples apart"
     elif lacks_witness and config.tcap.agree_with:
         doubt = _NO_WITNESS
     elif not has_witness and any(g["explained_by"] is None for g in statistics["other_groups"]):
@@ -259,17 +259,8 @@ def _panel_text(
         f"{int(is_member_N.sum())} of {is_member_N.size} samples apart by how they share out "
         "attention"
     )
-    for found in associations:
-        if found.cramers_v >= EXPLAINED_V:
-            text += (
-                f"; {found.share_of_group:.0%} of them have the {_in_words(found.name)} "
-                f"{found.label!r}, which {found.share_of_stratum:.0%} of all that have it share"
-            )
-    return text
-
-
-def _in_words(name: str) -> str:
-    return name.replace("_", " ")
+    named = [found.in_words() for found in associations if found.is_telling]
+    return "; ".join([text, *named])
 
 
 TCAP = Detector(
