@@ -30,6 +30,10 @@ MIN_GAP = 12.0
 MIN_VALLEY = 2.7
 """Evidence, in nats, from which there is a valley between two Gaussians: hardly less than that of
 four samples beside an empty stretch (4 ln 2)."""
+MAX_WIDTH = 1.25
+"""Deviation of a group, in units of the others', above which it may be a tail: tails are wide."""
+MIN_SUSPECTS = 20
+"""Fewest suspects whose deviation is known well enough to tell."""
 
 # Ends of stretches that are looked at on either side of the cut: half by value, half by rank.
 _NUM_EDGES = 48
@@ -55,12 +59,18 @@ class GroupEvidence:
     valley
         Log-likelihood ratio, in nats, by which so many suspects are denser at their peak than the
         two Gaussians are between their means; 0 where there is no valley.
+    width
+        Deviation of the suspects' Gaussian in units of the other's.
+    num_suspects
+        Values in the group.
     """
 
     gap: float
     delta_bic_tail: float
     delta_bic_third: float
     valley: float
+    width: float
+    num_suspects: float
 
     @property
     def is_beyond_doubt(self) -> bool:
@@ -68,14 +78,14 @@ class GroupEvidence:
 
         Either a gap shows it, whatever the shapes are; or, where values are too few for a gap, the
         shapes do: two Gaussians are beyond doubt better than a mode with a tail, good enough that a
-        third is not needed, and have a valley between them.
+        third is not needed, and either have a valley between them or are about as wide.
         """
-        is_shaped_so = (
-            self.delta_bic_tail > MIN_DELTA_BIC
-            and self.delta_bic_third <= MIN_DELTA_BIC
-            and self.valley >= MIN_VALLEY
-        )
-        return self.gap >= MIN_GAP or is_shaped_so
+        if self.gap >= MIN_GAP:
+            return True
+        if self.delta_bic_tail <= MIN_DELTA_BIC or self.delta_bic_third > MIN_DELTA_BIC:
+            return False
+        is_narrow = self.width <= MAX_WIDTH and self.num_suspects >= MIN_SUSPECTS
+        return self.valley >= MIN_VALLEY or is_narrow
 
     def to_json(self) -> dict[str, float]:
         """Numbers as plain values."""
@@ -110,10 +120,10 @@ def weigh_group(values: SortedValues, *, cut: float, center: float) -> GroupEvid
     stretches the largest log-likelihood ratio of a binomial against that share is taken. No shape
     is assumed, but tens of values are needed.
 
-    The valley is what the fitted Gaussians say where values are too few to show a gap.
-
     The tail: Johnson's unbounded distribution [1]_, which has any skewness and heavy tails and the
-    normal and lognormal as limits, against two Gaussians by BIC.
+    normal and lognormal as limits, against two Gaussians by BIC. What it does not cover, a normal
+    mode with some values scattered beside it, shows as a second Gaussian that is wide and has no
+    valley before it.
 
     References
     ----------
@@ -122,13 +132,22 @@ def weigh_group(values: SortedValues, *, cut: float, center: float) -> GroupEvid
     """
     scaled, mean, spread = standardized(values)
     if spread == 0:
-        return GroupEvidence(gap=0.0, delta_bic_tail=0.0, delta_bic_third=0.0, valley=0.0)
+        return GroupEvidence(
+            gap=0.0,
+            delta_bic_tail=0.0,
+            delta_bic_third=0.0,
+            valley=0.0,
+            width=1.0,
+            num_suspects=0.0,
+        )
     two, three = (
         fit_gaussians(scaled.values_N, num, weights_N=scaled.weights_N, tail="both")
         for num in (2, 3)
     )
     cut, center = (cut - mean) / spread, (center - mean) / spread
+    width = math.sqrt(two.var_K[0] / two.var_K[1])
     if cut > center:
+        width = 1 / width
         scaled = SortedValues(-scaled.values_N[::-1], scaled.weights_N[::-1])
         cut, center = -cut, -center
     num_suspects = float(scaled.weight_up_to(np.array([cut]))[0])
@@ -137,6 +156,8 @@ def weigh_group(values: SortedValues, *, cut: float, center: float) -> GroupEvid
         delta_bic_tail=_bic_of_tailed_mode(scaled) - two.bic,
         delta_bic_third=two.bic - three.bic,
         valley=_valley_between(two, num_suspects),
+        width=width,
+        num_suspects=num_suspects,
     )
 
 

@@ -85,6 +85,19 @@ def test_a_valley_by_hand(rng: np.random.Generator) -> None:
     assert weigh(near, 0.0, 2.0).valley == pytest.approx(20_000 * ratio, rel=0.1)
 
 
+def test_a_shoulder_as_wide_as_the_others_is_a_group(rng: np.random.Generator) -> None:
+    # No valley to see and no gap: only the shapes tell.
+    values = np.concatenate([rng.normal(-3.3, 1, 300), rng.normal(0, 1, 2700)])
+    evidence = weigh(values, -2.5, 0.0)
+    assert evidence.gap < MIN_GAP
+    assert evidence.width == pytest.approx(1, abs=0.25)
+    assert evidence.num_suspects == (values <= -2.5).sum()
+    assert evidence.is_beyond_doubt
+    mirrored = weigh(-values, 2.5, 0.0)
+    assert mirrored.width == pytest.approx(evidence.width, rel=1e-3)
+    assert mirrored.num_suspects == evidence.num_suspects
+
+
 def test_one_mode_has_no_valley(rng: np.random.Generator) -> None:
     assert weigh(rng.gamma(2, 1, 2000), 5.0, 1.5).valley == pytest.approx(0, abs=0.5)
 
@@ -103,6 +116,8 @@ def test_constant_values_have_no_evidence() -> None:
         "delta_bic_tail": 0.0,
         "delta_bic_third": 0.0,
         "valley": 0.0,
+        "width": 1.0,
+        "num_suspects": 0.0,
     }
     assert not evidence.is_beyond_doubt
 
