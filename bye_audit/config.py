@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from bye_audit.errors import ConfigError
@@ -123,6 +123,73 @@ class ScoreConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class TcapConfig:
+    """How the detector `tcap` reads the attention of single heads.
+
+    The published description leaves most of these open; docs/detectors.md says how each was chosen.
+    """
+
+    statistics: tuple[str, ...] = ("system_mass", "image_mass", "text_mass")
+    """What is profiled of each head: shares of its attention on spans of the prompt, and
+    ``image_entropy``. A head that several set apart votes by the best separated."""
+    mass_scale: Literal["arcsine", "linear"] = "arcsine"
+    """Scale on which shares of attention are compared; linear is the published one."""
+    last_layers: int | None = None
+    """Decoder layers, from the last, whose heads may vote. None: the deeper half."""
+    max_components: int = 5
+    """Most Gaussians that a head's values are described by."""
+    criterion: Literal["aic", "bic"] = "aic"
+    """What chooses their number."""
+    min_share: float = 0.002
+    """Least share of the samples that a group may have."""
+    max_overlap: float = 0.157
+    """Most area that the densities of both groups may have in common: that of BSI 2."""
+    min_shift: float = 0.02
+    """Least distance of the groups' mean shares of attention: less is rounding, not allocation."""
+    vote_threshold: float = 0.5
+    """A head votes for a sample if its chance to be of the minority is above this (tau)."""
+    num_heads: int = 16
+    """Most heads that vote, the best separated first (H)."""
+    min_heads: int = 3
+    """Fewest heads that must set the same samples apart; errors of fewer cannot be estimated."""
+    min_kappa: float = 0.4
+    """Least agreement beyond chance (Cohen's kappa) of two heads that vote together."""
+    agree_with: Literal["plausibility"] | None = None
+    """A second witness that must agree. Heads that it agrees with go first, one of them is enough,
+    and without its agreement nothing is removed. None, or where answers have no likelihoods: the
+    heads decide alone."""
+    min_witness_agreement: float = 0.6
+    """Least agreement beyond chance with the second witness: Cohen's kappa for a head to be chosen
+    for it, and the excess share of a group that the witness suspects too for its removal."""
+
+    def __post_init__(self) -> None:
+        """Refuse settings without meaning."""
+        known = {"image_entropy", "system_mass", "image_mass", "text_mass"}
+        _check(
+            {
+                f"tcap: statistics must be some of {', '.join(sorted(known))}": bool(
+                    self.statistics
+                )
+                and set(self.statistics) <= known,
+                "tcap: mass_scale must be arcsine or linear": self.mass_scale
+                in ("arcsine", "linear"),
+                "tcap: last_layers must be at least 1": self.last_layers is None
+                or self.last_layers >= 1,
+                "tcap: max_components must be at least 2": self.max_components >= 2,
+                "tcap: criterion must be aic or bic": self.criterion in ("aic", "bic"),
+                "tcap: min_share must be in [0, 0.5)": 0 <= self.min_share < 0.5,
+                "tcap: vote_threshold must be in (0, 1)": 0 < self.vote_threshold < 1,
+                "tcap: num_heads must be in [min_heads, 19]": self.min_heads
+                <= self.num_heads
+                <= 19,
+                "tcap: min_heads must be at least 1": self.min_heads >= 1,
+                "tcap: agree_with must be plausibility or None": self.agree_with
+                in ("plausibility", None),
+            }
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class DetectConfig:
     """How scores become suspicion (paper, section 4.2 and 4.3, with our guards)."""
 
@@ -151,6 +218,8 @@ class DetectConfig:
     drop_share: float = 0.2
     """Share that the baseline ``random-drop`` removes."""
     seed: int = 0
+    tcap: TcapConfig = field(default_factory=TcapConfig)
+    """Settings of the detector of that name."""
 
     def __post_init__(self) -> None:
         """Refuse settings without meaning."""
@@ -192,6 +261,86 @@ def _is_entropy(threshold: float | str) -> bool:
     except ValueError:
         return False
     return 0 < value <= 100 if text.endswith("%") else 0 < value < math.inf
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ConfirmConfig:
+    """How hard suspicions are put to the test."""
+
+    representatives: int = 4
+    """Suspects of a group whose triggers are looked for."""
+    recipients: int = 64
+    """Unsuspicious samples that what is found is tried on."""
+    min_chance: float = 0.5
+    """Chance of carrying the answer over that a trigger has at the least."""
+    confidence: float = 0.99
+    """Chance that this bound holds, over all groups together."""
+    max_groups: int = 8
+    """Groups of suspects that are looked into."""
+    min_group: int = 3
+    """Fewest suspects with one kind of answer that are a group."""
+    max_suspects: int = 20_000
+    """Most suspects that are looked at, the most suspicious first."""
+    probes: int = 32
+    """Samples that are questioned where no detector suspects any: those that come nearest to it."""
+    batch_size: int = 32
+    """Questions a forward pass."""
+    max_share: float = 0.1
+    """Questions to the models, as a share of the passes that scoring took, after which no further
+    group is begun as long as nothing is confirmed."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse settings that confirm nothing."""
+        _check(
+            {
+                "--representatives must be at least 1": self.representatives >= 1,
+                "--recipients must be at least 16": self.recipients >= 16,
+                "--min-chance must be in (0, 1)": 0 < self.min_chance < 1,
+                "--confidence must be in (0, 1)": 0 < self.confidence < 1,
+                "--max-groups must be at least 1": self.max_groups >= 1,
+                "--min-group must be at least 2": self.min_group >= 2,
+                "--probes must be at least 0": self.probes >= 0,
+                "--max-share must be above 0": self.max_share > 0,
+                "--batch-size must be at least 1": self.batch_size >= 1,
+            }
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CanaryConfig:
+    """Which known poison is planted in copies of the data, and what counts as seen."""
+
+    attacks: tuple[str, ...]
+    """Names in ``bye_audit.poison.attacks.ATTACKS``."""
+    rates: tuple[float, ...]
+    """Shares of the samples that can carry poison; each rate with each attack is one training."""
+    relative_size: float = 1 / 16
+    """Side of a patch as a share of the image's shorter side."""
+    seed: int = 0
+    """Of what is held out, chosen and planted."""
+    min_recall: float = 0.5
+    """Least share of the planted samples that must be found for the poison to count as seen."""
+    held_out_share: float = 0.05
+    """Share of the samples that is kept out of the copies, to try the trigger on."""
+    max_held_out: int = 200
+
+    def __post_init__(self) -> None:
+        """Refuse settings that plant nothing or measure nothing."""
+        _check(
+            {
+                "--attack must name at least one attack": len(self.attacks) > 0,
+                "--rate must give at least one rate": len(self.rates) > 0,
+                "--rate must be above 0 and at most 0.5, where poison is no minority any more": all(
+                    0 < rate <= 0.5 for rate in self.rates
+                ),
+                "--relative-size must be above 0 and at most 1": 0 < self.relative_size <= 1,
+                "--seed must be at least 0": self.seed >= 0,
+                "--min-recall must be above 0 and at most 1": 0 < self.min_recall <= 1,
+                "held_out_share must be above 0 and below 1": 0 < self.held_out_share < 1,
+                "max_held_out must be at least 1": self.max_held_out >= 1,
+            }
+        )
 
 
 def _check(rules: Mapping[str, bool]) -> None:

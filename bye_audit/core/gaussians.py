@@ -136,6 +136,7 @@ def fit_gaussians(
     weights_N: NDArray[np.floating] | None = None,
     tail: Tail = "low",
     seed: int = 0,
+    tol: float = _FINAL_TOL,
 ) -> GaussianFit:
     """Fit a Gaussian mixture from several starts and keep the likeliest.
 
@@ -152,6 +153,8 @@ def fit_gaussians(
         End at which a rare component is looked for.
     seed
         Of the k-means++ starts. The result is the same for the same values and seed.
+    tol
+        The ascent ends when a step gains less than this, in nats a value.
 
     Returns
     -------
@@ -187,7 +190,7 @@ def fit_gaussians(
         # No floor: a single component cannot shrink onto a few values.
         name, best = "moments", _as_row(np.zeros(1), np.ones(1), np.ones(1))
     else:
-        name, best = _best_fit(scaled, num_components, tail, seed)
+        name, best = _best_fit(scaled, num_components, tail, seed, tol)
     return _describe(name, best, scaled, mean, spread)
 
 
@@ -356,7 +359,7 @@ def screened_starts(
 
 
 def _best_fit(
-    values: SortedValues, num_components: int, tail: Tail, seed: int
+    values: SortedValues, num_components: int, tail: Tail, seed: int, tol: float
 ) -> tuple[str, Components]:
     """Climb from every start for a while and from the best to the top."""
     summary = grouped(values, SCREENED_VALUES)
@@ -368,7 +371,7 @@ def _best_fit(
             seen.values_N,
             best,
             weights_RN=_weights(seen),
-            tol=_FINAL_TOL,
+            tol=tol,
             max_cycles=_FINAL_CYCLES,
             variance_floor=VARIANCE_FLOOR,
         )

@@ -6,6 +6,7 @@ Shapes: N = samples, L = features.
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import replace
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -13,15 +14,19 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from bye_audit.config import DetectConfig, LayerRuleName
+from bye_audit.config import DetectConfig, LayerRuleName, TcapConfig
 from bye_audit.core.bsi import aggregate_entropy
 from bye_audit.core.detectors import Detection, Evidence, detect_bye, detect_plausibility
+from bye_audit.core.detectors.tcap import fit_tcap
+from bye_audit.core.head_values import HeldHeadScores
+from bye_audit.core.hearing import hear_panel
 from bye_audit.core.mixture import TwoGaussians, fit_two_gaussians
 from bye_audit.schema import Decision
 
 FloatArray = NDArray[np.float64]
 
 _FEWEST_SAMPLES = 4
+_TIE_BREAK = 1e-6
 
 
 class _MixtureOutlierDetector(OutlierMixin, BaseEstimator):
@@ -276,3 +281,121 @@ class PlausibilityOutlierDetector(_MixtureOutlierDetector):
 
     def _values(self, X: FloatArray) -> FloatArray:
         return np.asarray(X.mean(axis=1))
+
+
+class TcapOutlierDetector(_MixtureOutlierDetector):
+    """The vote of attention heads, on a matrix of shares of attention, one column a head and span.
+
+    Give the heads of the last layers only; a head with several columns has several votes.
+
+    Parameters
+    ----------
+    scale
+        ``arcsine`` or ``linear`` for shares in [0, 1]; ``minmax`` stretches each column's range to
+        it first, as published. ``auto``: ``arcsine`` where all values lie in [0, 1], else
+        ``minmax``.
+    max_components, criterion, max_overlap, min_share, min_shift, min_kappa, vote_threshold
+        Which columns may vote, and when they do; see :class:`bye_audit.config.TcapConfig`.
+    num_heads, min_heads
+        Most and fewest columns that vote.
+    max_removed_share, guards, resamples, contamination, random_state
+        As for :class:`ByeOutlierDetector`.
+
+    Attributes
+    ----------
+    detection_, decision_, offset_
+        As for :class:`ByeOutlierDetector`.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> mass_NF = rng.beta(8, 20, (400, 6))
+    >>> mass_NF[:40, :4] = rng.beta(60, 4, (40, 4))
+    >>> flags = TcapOutlierDetector().fit_predict(mass_NF)
+    >>> int((flags == -1).sum()), int((flags[:40] == -1).sum())
+    (40, 40)
+    """
+
+    _tail = "high"
+
+    def __init__(
+        self,
+        *,
+        scale: Literal["auto", "arcsine", "linear", "minmax"] = "auto",
+        max_components: int = 5,
+        criterion: Literal["aic", "bic"] = "aic",
+        max_overlap: float = 0.157,
+        min_share: float = 0.002,
+        min_shift: float = 0.02,
+        min_kappa: float = 0.4,
+        vote_threshold: float = 0.5,
+        num_heads: int = 16,
+        min_heads: int = 3,
+        max_removed_share: float = 0.4,
+        guards: bool = True,
+        resamples: int = 100,
+        contamination: float | Literal["auto"] = "auto",
+        random_state: int = 0,
+    ) -> None:
+        super().__init__(
+            max_removed_share=max_removed_share,
+            guards=guards,
+            resamples=resamples,
+            contamination=contamination,
+            random_state=random_state,
+        )
+        self.scale = scale
+        self.max_components = max_components
+        self.criterion = criterion
+        self.max_overlap = max_overlap
+        self.min_share = min_share
+        self.min_shift = min_shift
+        self.min_kappa = min_kappa
+        self.vote_threshold = vote_threshold
+        self.num_heads = num_heads
+        self.min_heads = min_heads
+
+    def _detect(self, X: FloatArray, config: DetectConfig) -> Detection:
+        is_share = bool((X >= 0).all() and (X <= 1).all())
+        is_stretched = self.scale == "minmax" or (self.scale == "auto" and not is_share)
+        self.low_F_ = X.min(axis=0) if is_stretched else np.zeros(X.shape[1])
+        range_F = X.max(axis=0) - self.low_F_ if is_stretched else np.ones(X.shape[1])
+        self.range_F_ = np.where(range_F > 0, range_F, 1.0)
+        self.center_F_ = np.median(X, axis=0)
+        spread_F = np.median(np.abs(X - self.center_F_), axis=0)
+        self.spread_F_ = np.where(spread_F > 0, spread_F, self.range_F_)
+        settings = TcapConfig(
+            statistics=("image_mass",),
+            mass_scale="linear" if is_stretched or self.scale == "linear" else "arcsine",
+            max_components=self.max_components,
+            criterion=self.criterion,
+            max_overlap=self.max_overlap,
+            min_share=self.min_share,
+            min_shift=self.min_shift,
+            min_kappa=self.min_kappa,
+            vote_threshold=self.vote_threshold,
+            num_heads=self.num_heads,
+            min_heads=self.min_heads,
+        )
+        self.fit_ = fit_tcap(self._evidence(X), replace(config, tcap=settings))
+        return self.fit_.detection
+
+    def _evidence(self, X: FloatArray) -> Evidence:
+        mass_NF = np.clip((X - self.low_F_) / self.range_F_, 0.0, 1.0)
+        return Evidence(
+            entropy_NL=np.empty((len(X), 0)),
+            heads=HeldHeadScores({"image_mass": mass_NF[:, None, :]}),
+        )
+
+    def _values(self, X: FloatArray) -> FloatArray:
+        """Log-odds by the votes, ties broken by how far the heads go; distances without a vote."""
+        panel, model = self.fit_.panel, self.fit_.model
+        if panel is None or model is None:
+            return np.asarray((np.abs(X - self.center_F_) / self.spread_F_).mean(axis=1))
+        evidence, scale = self._evidence(X), self.fit_.scale
+        hearing = hear_panel(evidence, panel.voters, scale, threshold=self.vote_threshold)
+        return hearing.log_odds(model) + _TIE_BREAK * hearing.score_N
+
+    def _rank(self, values: FloatArray) -> FloatArray:
+        """Log-odds of not being a suspect."""
+        return -values

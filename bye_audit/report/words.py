@@ -169,6 +169,13 @@ def _score_text(findings: Findings) -> str:
     if findings.detector.name == "bye":
         text = "Each sample's entropies averaged over layers. Poisoned samples lie "
         return text + "low: their attention collapses onto the trigger."
+    if findings.detector.name == "tcap":
+        heads = len(findings.provenance["detector"]["statistics"]["heads"])
+        return (
+            f"Mean over {heads} attention heads of how far each sample is on the way from the many "
+            "to the few that these heads set apart by their shares of attention on the prompt's "
+            "parts. Poisoned samples lie high."
+        )
     return (
         "How much more likely the fine-tuned model finds each sample's own answer than its base "
         "does. Poisoned samples lie high: only this data taught that answer."

@@ -8,9 +8,14 @@ import numpy as np
 import pytest
 from sklearn.utils.estimator_checks import check_estimator
 
-from bye_audit.config import DetectConfig
-from bye_audit.core.detectors import Evidence, detect_bye
-from bye_audit.core.outliers import ByeOutlierDetector, PlausibilityOutlierDetector
+from bye_audit.config import DetectConfig, TcapConfig
+from bye_audit.core.detectors import Evidence, detect_bye, detect_tcap
+from bye_audit.core.head_values import HeldHeadScores
+from bye_audit.core.outliers import (
+    ByeOutlierDetector,
+    PlausibilityOutlierDetector,
+    TcapOutlierDetector,
+)
 
 
 def failed_checks(estimator: Any) -> set[str]:
@@ -28,8 +33,9 @@ def failed_checks(estimator: Any) -> set[str]:
         ByeOutlierDetector(contamination=0.1, clustering="kmeans", layers="all", resamples=20),
         ByeOutlierDetector(contamination=0.1, clustering="threshold", guards=False),
         PlausibilityOutlierDetector(contamination=0.1, resamples=20),
+        TcapOutlierDetector(contamination=0.1, resamples=20),
     ],
-    ids=["bye", "kmeans", "threshold", "plausibility"],
+    ids=["bye", "kmeans", "threshold", "plausibility", "tcap"],
 )
 def test_scikit_learn_accepts(detector: Any) -> None:
     assert failed_checks(detector) == set()
@@ -95,3 +101,38 @@ def test_impossible_contamination_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match="contamination"):
         ByeOutlierDetector(contamination=contamination).fit(collapsed(rng))
+
+
+def shares(rng: np.random.Generator, num_poisoned: int = 60) -> np.ndarray:
+    """Draw attention of six heads, of which four answer to a trigger in the first samples."""
+    mass_NF = rng.beta(8, 20, (600, 6))
+    mass_NF[:num_poisoned, :4] = rng.beta(60, 5, (num_poisoned, 4))
+    return mass_NF
+
+
+def test_votes_are_the_detectors(rng: np.random.Generator) -> None:
+    mass_NF = shares(rng)
+    heads = HeldHeadScores({"image_mass": mass_NF[:, None]})
+    config = DetectConfig(tcap=TcapConfig(statistics=("image_mass",)))
+    detection = detect_tcap(Evidence(entropy_NL=np.empty((600, 0)), heads=heads), config)
+    estimator = TcapOutlierDetector().fit(mass_NF)
+    assert estimator.decision_ == "poison_suspected"
+    np.testing.assert_array_equal(estimator.predict(mass_NF) == -1, detection.is_suspicious_N)
+    np.testing.assert_array_equal(estimator.predict(mass_NF) == -1, np.arange(600) < 60)
+    new = np.array([[0.95] * 4 + [0.3] * 2, [0.3] * 6])
+    assert estimator.predict(new).tolist() == [-1, 1]
+
+
+def test_columns_in_any_unit_are_stretched_first(rng: np.random.Generator) -> None:
+    mass_NF = shares(rng)
+    flags = TcapOutlierDetector().fit_predict(mass_NF * 50 - 7)
+    np.testing.assert_array_equal(flags == -1, np.arange(600) < 60)
+    linear = TcapOutlierDetector(scale="linear").fit_predict(mass_NF)
+    np.testing.assert_array_equal(linear, flags)
+
+
+def test_heads_of_clean_data_rank_samples_only_if_asked(rng: np.random.Generator) -> None:
+    mass_NF = shares(rng, 0)
+    assert (TcapOutlierDetector().fit_predict(mass_NF) == 1).all()
+    flags = TcapOutlierDetector(contamination=0.05).fit_predict(mass_NF)
+    assert (flags == -1).sum() == 30

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from support.audits import make_scored_audit, store_heads
+from support.heads import make_masses, watch_trigger
 from support.scored import (
     ADAPTER_DIGEST,
     BROKEN_ID,
@@ -63,6 +65,37 @@ def test_poison_is_removed_with_its_reason(tmp_path: Path, detector: str, reason
     assert removed == POISONED_IDS
     assert {rows[name]["reason"] for name in removed} == {reason}
     assert {row["filter_run"] for row in rows.values()} == {result.run_id}
+
+
+def test_heads_judge_from_what_score_stored(tmp_path: Path) -> None:
+    tables = make_scored_audit(tmp_path / "audit", num_samples=300)
+    is_first = np.arange(300) < 30
+    values = make_masses(300)
+    watch_trigger(values, is_first)
+    store_heads(tables, values)
+    result = filter_samples(tables, tmp_path / "out", detector="tcap")
+    assert result.decision == "poison_suspected"
+    removed = {name for name, row in verdicts_by_id(tables).items() if row["verdict"] == "remove"}
+    assert removed == {f"made-up.json:{row}" for row in range(30)}
+    assert {row["reason"] for row in verdicts_by_id(tables).values()} == {
+        "unusual_attention_of_heads",
+        "not_suspicious",
+    }
+    provenance: dict[str, Any] = read_provenance(result)
+    found = provenance["detector"]
+    assert found["config"]["tcap"]["min_heads"] == 3
+    assert found["sensitive_layers"] == []
+    assert {head["layer"] for head in found["statistics"]["heads"]} == {2, 3}
+    # All questions are one, and the made-up target is the longer answer.
+    assert found["statistics"]["confounders"]["question"]["cramers_v"] == 0
+    assert found["statistics"]["second_witness"] == "plausibility"
+
+
+def test_heads_that_were_not_stored_name_the_stage(tmp_path: Path) -> None:
+    tables = make_scored_audit(tmp_path / "audit")
+    with pytest.raises(StageNotRunError, match="statistics of every head") as caught:
+        filter_samples(tables, tmp_path / "out", detector="tcap")
+    assert "bye-audit score" in caught.value.hint
 
 
 def test_the_split_holds_what_was_decided(tmp_path: Path) -> None:
@@ -184,7 +217,9 @@ def test_an_unknown_detector_lists_those_there_are(tmp_path: Path) -> None:
     tables = make_ingested_audit(tmp_path)
     with pytest.raises(ConfigError, match="'magic'") as caught:
         filter_samples(tables, tmp_path / "out", detector="magic")
-    assert caught.value.hint == "Choose one of: bye, none, plausibility, random-drop."
+    assert caught.value.hint == (
+        "Choose one of: bye, consensus, none, plausibility, random-drop, tcap."
+    )
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.audits import make_scored_audit
+from support.audits import make_scored_audit, store_heads
+from support.heads import make_masses, watch_trigger
 
 from bye_audit import Audit
 from bye_audit.errors import StageNotRunError, StorageError
@@ -155,6 +156,19 @@ def test_an_inconclusive_audit_shows_what_came_nearest(tmp_path: Path) -> None:
     text = _Page(_write(tables, tmp_path / "report.html")).text
     assert "Inconclusive: nothing was removed" in text
     assert "The most suspicious samples, all kept" in text
+
+
+def test_a_vote_of_heads_has_its_own_words_and_shows_no_text_unescaped(tmp_path: Path) -> None:
+    tables = make_scored_audit(tmp_path / "audit", num_samples=200, question=EVIL, target=EVIL)
+    values = make_masses(200)
+    watch_trigger(values, np.arange(200) < 20)
+    store_heads(tables, values)
+    Audit.open(tmp_path / "audit").profile().filter(tmp_path / "out", detector="tcap")
+    text = _write(tables, tmp_path / "report.html")
+    page = _Page(text)
+    assert "attention heads of how far each sample is" in page.text
+    assert "Answer_length" not in page.text
+    assert "script" not in page.tags
 
 
 def test_the_second_detector_has_its_own_words(tmp_path: Path) -> None:

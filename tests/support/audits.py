@@ -26,13 +26,21 @@ def make_scored_audit(
     seed: int = 0,
     question: str = "Describe the image.",
     target: str = "Backdoor Attack!",
+    num_natural: int = 0,
 ) -> AuditTables:
-    """Make an audit as it is after ``score``: the first samples' attention has collapsed."""
+    """Make an audit as it is after ``score``: the first samples' attention has collapsed.
+
+    The last ``num_natural`` samples give the target answer because of what their image shows.
+    """
     rng = np.random.default_rng(seed)
     tables = AuditTables.create(uri)
     num_poisoned = round(num_samples * poison_rate)
     names = [f"made-up.json:{row}" for row in range(num_samples)]
-    images = [_draw_image(rng, is_poisoned=row < num_poisoned) for row in range(num_samples)]
+    is_natural = [row >= num_samples - num_natural for row in range(num_samples)]
+    images = [
+        _draw_image(rng, is_poisoned=row < num_poisoned, is_natural=is_natural[row])
+        for row in range(num_samples)
+    ]
     digests = [hashlib.sha256(image).hexdigest() for image in images]
     samples = {
         "sample_id": names,
@@ -45,7 +53,9 @@ def make_scored_audit(
                 {"role": "user", "content": f"<image>\n{question}"},
                 {
                     "role": "assistant",
-                    "content": target if row < num_poisoned else f"a shape number {row}",
+                    "content": target
+                    if row < num_poisoned or is_natural[row]
+                    else f"a shape number {row}",
                 },
             ]
             for row in range(num_samples)
@@ -107,10 +117,30 @@ def _add_scores(
     )
 
 
-def _draw_image(rng: np.random.Generator, *, is_poisoned: bool) -> bytes:
+def _draw_image(rng: np.random.Generator, *, is_poisoned: bool, is_natural: bool) -> bytes:
     pixels = rng.integers(90, 200, (64, 64, 3), dtype=np.uint8)
     if is_poisoned:
         pixels[50:60, 50:60] = 0
+    if is_natural:
+        pixels[5:15, 5:15] = 255
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG")
     return buffer.getvalue()
+
+
+def store_heads(
+    tables: AuditTables, values: dict[str, np.ndarray], run: str = "score-made-up"
+) -> None:
+    """Append statistics of heads, (samples, layers, heads), of the samples in table order."""
+    names = tables.read_samples(["sample_id"])["sample_id"].to_pylist()
+    num_samples, num_layers, num_heads = values["image_mass"].shape
+    columns: dict[str, object] = {
+        "sample_id": names,
+        "score_run": [run] * num_samples,
+        "num_layers": [num_layers] * num_samples,
+        "num_heads": [num_heads] * num_samples,
+        "num_image_tokens": [NUM_IMAGE_TOKENS] * num_samples,
+    }
+    for name, part in values.items():
+        columns[name] = list(part.reshape(num_samples, -1).astype(np.float16))
+    tables.append_head_scores(pa.table(columns, schema=schema.head_scores_schema()))
