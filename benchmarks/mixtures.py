@@ -79,7 +79,7 @@ def show_starts() -> None:
 
 def show_agreement() -> None:
     """Largest difference of a parameter between the fit of a million values and of their bins."""
-    shapes = {
+    shapes: dict[str, Callable[[np.random.Generator, int], Values]] = {
         **ONE_MODE,
         "Student t, 1.5": lambda rng, n: rng.standard_t(1.5, n),
         "10 % 5 deviations away": lambda rng, n: low_mode(rng, n, 0.1, 5, 0.5),
