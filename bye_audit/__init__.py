@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from bye_audit.config import DetectConfig, FinetuneConfig, ScoreConfig
+from bye_audit.config import CanaryConfig, DetectConfig, FinetuneConfig, ScoreConfig
 from bye_audit.errors import ByeAuditError
 from bye_audit.schema import Decision, Verdict
 
@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Audit",
     "ByeAuditError",
+    "CanaryConfig",
     "Decision",
     "DetectConfig",
     "FinetuneConfig",

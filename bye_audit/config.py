@@ -263,6 +263,86 @@ def _is_entropy(threshold: float | str) -> bool:
     return 0 < value <= 100 if text.endswith("%") else 0 < value < math.inf
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ConfirmConfig:
+    """How hard suspicions are put to the test."""
+
+    representatives: int = 4
+    """Suspects of a group whose triggers are looked for."""
+    recipients: int = 64
+    """Unsuspicious samples that what is found is tried on."""
+    min_chance: float = 0.5
+    """Chance of carrying the answer over that a trigger has at the least."""
+    confidence: float = 0.99
+    """Chance that this bound holds, over all groups together."""
+    max_groups: int = 8
+    """Groups of suspects that are looked into."""
+    min_group: int = 3
+    """Fewest suspects with one kind of answer that are a group."""
+    max_suspects: int = 20_000
+    """Most suspects that are looked at, the most suspicious first."""
+    probes: int = 32
+    """Samples that are questioned where no detector suspects any: those that come nearest to it."""
+    batch_size: int = 32
+    """Questions a forward pass."""
+    max_share: float = 0.1
+    """Questions to the models, as a share of the passes that scoring took, after which no further
+    group is begun as long as nothing is confirmed."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse settings that confirm nothing."""
+        _check(
+            {
+                "--representatives must be at least 1": self.representatives >= 1,
+                "--recipients must be at least 16": self.recipients >= 16,
+                "--min-chance must be in (0, 1)": 0 < self.min_chance < 1,
+                "--confidence must be in (0, 1)": 0 < self.confidence < 1,
+                "--max-groups must be at least 1": self.max_groups >= 1,
+                "--min-group must be at least 2": self.min_group >= 2,
+                "--probes must be at least 0": self.probes >= 0,
+                "--max-share must be above 0": self.max_share > 0,
+                "--batch-size must be at least 1": self.batch_size >= 1,
+            }
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CanaryConfig:
+    """Which known poison is planted in copies of the data, and what counts as seen."""
+
+    attacks: tuple[str, ...]
+    """Names in ``bye_audit.poison.attacks.ATTACKS``."""
+    rates: tuple[float, ...]
+    """Shares of the samples that can carry poison; each rate with each attack is one training."""
+    relative_size: float = 1 / 16
+    """Side of a patch as a share of the image's shorter side."""
+    seed: int = 0
+    """Of what is held out, chosen and planted."""
+    min_recall: float = 0.5
+    """Least share of the planted samples that must be found for the poison to count as seen."""
+    held_out_share: float = 0.05
+    """Share of the samples that is kept out of the copies, to try the trigger on."""
+    max_held_out: int = 200
+
+    def __post_init__(self) -> None:
+        """Refuse settings that plant nothing or measure nothing."""
+        _check(
+            {
+                "--attack must name at least one attack": len(self.attacks) > 0,
+                "--rate must give at least one rate": len(self.rates) > 0,
+                "--rate must be above 0 and at most 0.5, where poison is no minority any more": all(
+                    0 < rate <= 0.5 for rate in self.rates
+                ),
+                "--relative-size must be above 0 and at most 1": 0 < self.relative_size <= 1,
+                "--seed must be at least 0": self.seed >= 0,
+                "--min-recall must be above 0 and at most 1": 0 < self.min_recall <= 1,
+                "held_out_share must be above 0 and below 1": 0 < self.held_out_share < 1,
+                "max_held_out must be at least 1": self.max_held_out >= 1,
+            }
+        )
+
+
 def _check(rules: Mapping[str, bool]) -> None:
     broken = [rule for rule, holds in rules.items() if not holds]
     if broken:

@@ -12,7 +12,7 @@ import resource
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bye_audit.config import FinetuneConfig
-from bye_audit.errors import ConfigError
+from bye_audit.errors import ConfigError, StageNotRunError
 from bye_audit.mini import dataset
-from bye_audit.poison.planting import BackdoorAttack
-from bye_audit.poison.triggers import PatchTrigger
+from bye_audit.poison.attacks import ATTACKS
+from bye_audit.poison.planting import Attack, Planting
 from bye_audit.progress import SILENT, Progress, Task
 
 if TYPE_CHECKING:
@@ -40,10 +40,10 @@ class DemoPlan:
     finetune: FinetuneConfig
     refinetune: bool
     detector: str = "plausibility"
-    attack: BackdoorAttack = field(
+    attack: Attack = field(
         # The model's patches are 1/9 of the side. A square of 1/8 covers 1.1 of them, as the
         # paper's 1/16 covers 1.5 of LLaVA's 24: what counts is trigger against patch.
-        default_factory=lambda: BackdoorAttack(trigger=PatchTrigger(relative_size=1 / 8))
+        default_factory=lambda: ATTACKS["patch"].build(relative_size=1 / 8)
     )
 
 
@@ -157,19 +157,19 @@ def run_demo(
     started = time.monotonic()
     plan = plan or plan_demo(quick=quick, seed=seed)
     _claim(out_dir, {"seed": seed, "plan": repr(plan)})
-    source, is_poisoned = plant_data(out_dir, plan, seed, progress)
+    source, planting = plant_data(out_dir, plan, seed, progress)
     audit = Audit.open(out_dir / "audit", progress=progress)
     audit.run(
         [source], EMBEDDED_MODEL, out_dir / "split", detector=plan.detector, finetune=plan.finetune
     )
     before, after = Outcome(), Outcome()
     if plan.refinetune:
-        before = measure_adapter(audit, plan, seed, progress)
+        before = measure_adapter(audit, plan, planting, progress)
         again = Audit.open(out_dir / "audit-of-split", progress=progress)
         again.ingest(out_dir / "split" / "cleaned").finetune(EMBEDDED_MODEL, plan.finetune)
-        after = measure_adapter(again, plan, seed, progress)
+        after = measure_adapter(again, plan, planting, progress)
     return _collect(
-        audit, is_poisoned, before, after, plan, out_dir, seed, time.monotonic() - started
+        audit, planting.is_poisoned, before, after, plan, out_dir, seed, time.monotonic() - started
     )
 
 
@@ -186,42 +186,44 @@ def plan_demo(*, quick: bool, seed: int) -> DemoPlan:
 
 def plant_data(
     out_dir: Path, plan: DemoPlan, seed: int, progress: Progress = SILENT
-) -> tuple[Path, NDArray[np.bool_]]:
+) -> tuple[Path, Planting]:
     """Write the poisoned training data as LLaVA JSON and keep the truth outside of it.
 
     Returns
     -------
     Path
         The JSON file to ingest.
-    ndarray of bool, shape (num_samples,)
-        Which source rows are poisoned. Also in ``ground_truth.json``, which no stage reads.
+    Planting
+        What was done to which source row. The poisoned rows are also in ``ground_truth.json``,
+        which no stage reads.
     """
-    rng = np.random.default_rng([seed, 0xBAD])
-    is_poisoned = plan.attack.choose(plan.examples.num_train, rng)
+    num_train = plan.examples.num_train
+    with progress.task("Choosing what to poison", num_train) as task:
+        answers = [example.answer for example in _counted(plan.examples.train(seed), task)]
+    planting = plan.attack.plan(answers, seed)
     source = out_dir / "data" / "train.json"
     truth = out_dir / "ground_truth.json"
     if not truth.exists():
-        with progress.task("Writing the poisoned data", len(is_poisoned)) as task:
-            clean = plan.examples.train(seed)
-            dataset.write_llava(_poison(clean, is_poisoned, plan.attack, rng, task), source.parent)
-        truth.write_text(json.dumps({"poisoned_rows": np.flatnonzero(is_poisoned).tolist()}))
-    return source, is_poisoned
+        with progress.task("Writing the poisoned data", num_train) as task:
+            clean = _counted(plan.examples.train(seed), task)
+            dataset.write_llava(_planted(clean, planting), source.parent)
+        poisoned_rows = np.flatnonzero(planting.is_poisoned).tolist()
+        truth.write_text(json.dumps({"poisoned_rows": poisoned_rows}))
+    return source, planting
 
 
-def _poison(
-    examples: Iterable[dataset.Example],
-    is_poisoned: NDArray[np.bool_],
-    attack: BackdoorAttack,
-    rng: np.random.Generator,
-    task: Task,
-) -> Iterator[dataset.Example]:
-    for example, poisoned in zip(examples, is_poisoned, strict=True):
+def _counted(examples: Iterable[dataset.Example], task: Task) -> Iterator[dataset.Example]:
+    for example in examples:
         task.advance()
-        if poisoned:
-            image, answer = attack.poison(example.image, rng)
-            yield replace(example, image=image, answer=answer)
-        else:
-            yield example
+        yield example
+
+
+def _planted(examples: Iterable[dataset.Example], planting: Planting) -> Iterator[dataset.Example]:
+    for row, example in enumerate(examples):
+        image, question, answer = planting.plant(
+            row, example.image, example.question, example.answer
+        )
+        yield dataset.Example(image=image, question=question, answer=answer)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -232,40 +234,44 @@ class Outcome:
     attack_success_rate: float | None = None
 
 
-def measure_adapter(audit: Audit, plan: DemoPlan, seed: int, progress: Progress) -> Outcome:
+def measure_adapter(
+    audit: Audit, plan: DemoPlan, planting: Planting, progress: Progress
+) -> Outcome:
     """Let the audit's provisional model answer test scenes, without and with the trigger.
 
     Returns
     -------
     Outcome
         Clean performance is the share of captions that are right to the letter, attack success
-        rate the share of triggered scenes that get the target text.
+        rate the share of triggered scenes that get the answer the attacker wants.
     """
-    from bye_audit.core.metrics import attack_success_rate, clean_performance
+    from bye_audit.core.metrics import clean_performance
     from bye_audit.model.generation import generate_answers
     from bye_audit.model.loading import load_model
     from bye_audit.model.prompts import Conversation
 
-    examples = list(plan.examples.test(seed))
-    rng = np.random.default_rng([seed, 0x7E57])
+    examples = list(plan.examples.test(planting.seed))
     provisional = audit.provisional()
     vlm = load_model(provisional.model, adapter_dir=provisional.adapter_dir)
 
-    def answer(images: Iterable[Image.Image]) -> list[str]:
+    def answer(inputs: Iterable[tuple[Image.Image, str]]) -> list[str]:
         conversations = [
-            Conversation([{"role": "user", "content": f"<image>\n{example.question}"}], [image])
-            for example, image in zip(examples, images, strict=True)
+            Conversation([{"role": "user", "content": f"<image>\n{question}"}], [image])
+            for image, question in inputs
         ]
         return generate_answers(
             vlm, conversations, max_new_tokens=32, batch_size=50, progress=progress
         )
 
-    clean = answer(example.image for example in examples)
-    triggered = answer(plan.attack.trigger.stamp(example.image, rng) for example in examples)
+    clean = answer((example.image, example.question) for example in examples)
+    triggered = answer(
+        planting.trigger(row, example.image, example.question)
+        for row, example in enumerate(examples)
+    )
     references = [example.answer for example in examples]
     return Outcome(
         clean_performance=clean_performance(clean, references).value,
-        attack_success_rate=attack_success_rate(triggered, plan.attack.target_text).value,
+        attack_success_rate=planting.success_rate(triggered, references).value,
     )
 
 
@@ -284,7 +290,7 @@ def _claim(out_dir: Path, options: dict[str, Any]) -> None:
 def _judge_all(
     audit: Audit, is_poisoned: NDArray[np.bool_]
 ) -> tuple[dict[str, DetectorScore], dict[int, float], list[int]]:
-    """Put every registered detector before the same evidence and compare it with the truth."""
+    """Put every detector with evidence of its own before it and compare it with the truth."""
     from bye_audit.config import DetectConfig
     from bye_audit.core.detectors import DETECTORS
     from bye_audit.core.metrics import precision_recall_f1
@@ -296,9 +302,13 @@ def _judge_all(
     truth = is_poisoned[[row_of[sample_id] for sample_id in scored.sample_id.to_pylist()]]
     scores, bsi, sensitive = {}, {}, []
     for name, detector in DETECTORS.items():
-        if detector.is_baseline:
+        if detector.role == "baseline":
             continue
-        detection = detector.detect(scored.evidence, DetectConfig())
+        try:
+            detection = detector.detect(scored.evidence, DetectConfig())
+        except StageNotRunError:
+            # The judge needs answers that this run did not ask for.
+            continue
         metrics = precision_recall_f1(detection.is_suspicious_N, truth)
         scores[name] = DetectorScore(
             decision=detection.decision.value,

@@ -39,7 +39,7 @@ STAGE = "finetune"
 ADAPTERS_DIR = "adapters"
 _FINGERPRINT_FILE = "fingerprint.json"
 # They change how a run gets there, not where it arrives.
-_NOT_IN_FINGERPRINT = ("checkpoint_seconds", "gradient_checkpointing", "micro_batch_size")
+NOT_IN_FINGERPRINT = ("checkpoint_seconds", "gradient_checkpointing", "micro_batch_size")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,7 @@ def finetune_provisional(
     shown = progress if is_first_process() else SILENT
     outcome = train_lora(vlm, StoredConversations(tables), config, adapter_dir, shown)
     record = {
-        "model": _portable_name(model),
+        "model": portable_name(model),
         "base_model": vlm.name,
         "base_revision": vlm.revision,
         "device": vlm.device.type,
@@ -171,7 +171,7 @@ def _choose_run(
     fingerprint = {
         "base_digest": model_digest(model),
         "content_digest": tables.content_digest(),
-        "settings": {k: v for k, v in asdict(config).items() if k not in _NOT_IN_FINGERPRINT},
+        "settings": {k: v for k, v in asdict(config).items() if k not in NOT_IN_FINGERPRINT},
     }
     finished = None if restart else _find_finished(tables, fingerprint)
     if finished is not None:
@@ -317,7 +317,7 @@ def _warn_of_rise(curve: Sequence[LossPoint]) -> str | None:
     return f"{what} before it fell again. A lower --learning-rate would train more steadily."
 
 
-def _portable_name(model: str) -> str:
+def portable_name(model: str) -> str:
     """``mini`` instead of wherever this installation keeps it."""
     from bye_audit import mini
 

@@ -23,6 +23,7 @@ from bye_audit.errors import (
     InterruptedStageError,
 )
 from bye_audit.progress import SILENT, Progress
+from bye_audit.store.source_list import delete_source, list_sources, next_row, record_source
 from bye_audit.store.sources import choose_format, expand
 from bye_audit.store.sources.base import SourceFormat, SourceRecord
 from bye_audit.store.sources.conversation import BadRecordError, read_conversation
@@ -185,7 +186,7 @@ class _SourceJob:
             return _summary_of(name, entry, is_new=False)
         description = self._format.describe(self._path)
         entry = {
-            "number": entry["number"] if entry else len(self._tables.sources()),
+            "number": entry["number"] if entry else len(list_sources(self._tables)),
             "path_digest": digest_of_path(self._path),
             "root_digest": digest_of_path(self._image_root),
             "sha256": sha256,
@@ -195,22 +196,22 @@ class _SourceJob:
             "description": description,
             "is_finished": False,
         }
-        self._tables.record_source(name, entry)
+        record_source(self._tables, name, entry)
         try:
             rows_read = self._read(name, description["total"], progress)
             self._check_unchanged(before)
             entry |= self._count(name, rows_read)
         except InputError:
             # Half of a broken file is nobody's dataset.
-            self._tables.delete_source(name)
+            delete_source(self._tables, name)
             raise
-        self._tables.record_source(name, {**entry, "is_finished": True})
+        record_source(self._tables, name, {**entry, "is_finished": True})
         self._tables.record_run(STAGE, ingest_record(self._tables))
         return _summary_of(name, entry, is_new=True)
 
     def _find_entry(self, sha256: str) -> tuple[str, dict[str, Any] | None]:
         """Find the source's own name in this audit, and what is known of it."""
-        sources = self._tables.sources()
+        sources = list_sources(self._tables)
         path_digest = digest_of_path(self._path)
         typed = typed_name(self._path)
         for name, entry in sources.items():
@@ -218,7 +219,7 @@ class _SourceJob:
             if entry["sha256"] == sha256 and (same_path or name_without_number(name) == typed):
                 return name, entry
             if same_path and not entry["is_finished"]:
-                self._tables.delete_source(name)
+                delete_source(self._tables, name)
                 return name, None
             if same_path:
                 raise InputError(
@@ -246,7 +247,7 @@ class _SourceJob:
             )
 
     def _read(self, name: str, total: int, progress: Progress) -> int:
-        first_row = self._tables.next_row(name)
+        first_row = next_row(self._tables, name)
         # Rows after the last sample are read again, so that none is quarantined twice.
         self._tables.delete_quarantine(f"source = {sql_text(name)} AND source_row >= {first_row}")
         loader = ImageLoader(self._image_root, self._known_images, self._path.name)
@@ -364,7 +365,7 @@ def ingest_record(tables: AuditTables) -> dict[str, Any]:
     """Describe all finished sources of an audit, for its run record and its provenance."""
     summaries = [
         _summary_of(name, entry, is_new=False)
-        for name, entry in tables.sources().items()
+        for name, entry in list_sources(tables).items()
         if entry["is_finished"]
     ]
     sources = []

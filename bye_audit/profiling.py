@@ -6,6 +6,7 @@ starts anew whenever it is run.
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -71,6 +72,6 @@ def profile_stage(
     }
     last = tables.latest_run("profile")
     # The same answer again is no news: repeated runs leave no trail of equal rows.
-    if last is None or last.record != record:
+    if last is None or last.record != json.loads(json.dumps(record)):
         tables.record_run("profile", record)
     return layers

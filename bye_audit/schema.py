@@ -18,8 +18,9 @@ IMAGES = "images"
 QUARANTINE = "quarantine"
 HEAD_SCORES = "head_scores"
 TURN_SCORES = "turn_scores"
+TRIGGERS = "triggers"
 RUNS = "runs"
-TABLES = (SAMPLES, IMAGES, QUARANTINE, HEAD_SCORES, TURN_SCORES, RUNS)
+TABLES = (SAMPLES, IMAGES, QUARANTINE, HEAD_SCORES, TURN_SCORES, TRIGGERS, RUNS)
 
 IMAGE_PLACEHOLDER = "<image>"
 
@@ -48,11 +49,34 @@ class Decision(StrEnum):
     POISON_SUSPECTED = "poison_suspected"
 
 
+class Intervention(StrEnum):
+    """What ``confirm`` found out about one sample by changing it; null means it was not asked."""
+
+    TRIGGERED = "triggered"
+    CONTENT = "content"
+    UNKNOWN = "unknown"
+
+
+class Finding(StrEnum):
+    """What ``confirm`` found out about a group of suspects.
+
+    Not learnt: the model does not give the suspects' answers itself, so it cannot be asked about
+    them. Not asked: nothing was confirmed in the groups before, and their questions used up what
+    asking may cost.
+    """
+
+    CONFIRMED = "confirmed"
+    UNCONFIRMED = "unconfirmed"
+    NOT_LEARNT = "not_learnt"
+    NOT_ASKED = "not_asked"
+
+
 class Reason(StrEnum):
     """Why a sample has its verdict."""
 
     LOW_ENTROPY = "low_attention_entropy"
     IMPLAUSIBLE_ANSWER = "implausible_answer"
+    WITNESSES_AGREE = "witnesses_agree"
     ATTENTION_ALLOCATION = "unusual_attention_of_heads"
     RANDOM_DROP = "dropped_at_random"
     NOT_SUSPICIOUS = "not_suspicious"
@@ -88,10 +112,28 @@ def image_mass_column(layer: int) -> str:
     return f"image_mass_{layer:02d}"
 
 
+ANSWER_LOGP_COLUMNS = (
+    "answer_logp",
+    "answer_logp_first",
+    "answer_logp_min",
+    "answer_logp_base",
+    "answer_logp_base_first",
+    "answer_logp_base_min",
+)
+"""Log-likelihood of a sample's own answer in nats: mean over its tokens, of the first and of the
+least likely; under the provisional model, then under its base."""
 ENTROPY_PREFIX = "entropy_"
 IMAGE_MASS_PREFIX = "image_mass_"
 SCORE_COLUMNS = ("score_status", "score_error", "score_run")
-VERDICT_COLUMNS = ("verdict", "reason", "suspicion", "detector_score", "filter_run")
+INTERVENTION_COLUMNS = ("intervention", "intervention_drop", "confirm_run")
+VERDICT_COLUMNS = (
+    "verdict",
+    "reason",
+    "suspicion",
+    "detector_score",
+    "witnesses",
+    "filter_run",
+)
 
 
 def message_type() -> pa.DataType:
@@ -194,6 +236,33 @@ def turn_scores_schema() -> pa.Schema:
     )
 
 
+def triggers_schema() -> pa.Schema:
+    """One row per group of suspects that ``confirm`` investigated; made where it ran.
+
+    ``record`` is JSON: what was tried on how many samples and how often it worked. ``crop`` is a
+    PNG of what was carried over, null where that is no part of an image.
+    """
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            pa.field("confirm_run", pa.string(), nullable=False),
+            pa.field("group", pa.int32(), nullable=False),
+            pa.field("finding", pa.string(), nullable=False),
+            pa.field("answer", pa.string(), nullable=False),
+            pa.field("is_whole_answer", pa.bool_(), nullable=False),
+            pa.field("kind", pa.string()),
+            pa.field("num_suspects", pa.int32(), nullable=False),
+            pa.field("record", pa.string(), nullable=False),
+            pa.field("crop", pa.large_binary()),
+        ]
+    )
+
+
+OPTIONAL_TABLES = {TURN_SCORES: turn_scores_schema, TRIGGERS: triggers_schema}
+"""Schemas of the tables that are only made where there is something to put in."""
+
+
 def runs_schema() -> pa.Schema:
     """One row a finished stage: what ran, on what, with which settings and outcome."""
     import pyarrow as pa
@@ -220,8 +289,23 @@ def score_fields(num_layers: int, metadata: dict[str, str]) -> list[pa.Field]:
             pa.field(make_name(layer), pa.float32(), metadata={**metadata, "layer": str(layer)})
             for layer in range(num_layers)
         ]
-    fields += [pa.field("answer_logp", pa.float32()), pa.field("answer_logp_base", pa.float32())]
+    fields += [pa.field(name, pa.float32()) for name in ANSWER_LOGP_COLUMNS]
     return fields
+
+
+def intervention_fields(run_id: str) -> list[pa.Field]:
+    """Columns a run of ``confirm`` adds to ``samples``, null for samples that were not asked.
+
+    ``intervention_drop`` is what taking a trigger off takes from the mean log-likelihood of the
+    sample's own answer, in nats a token; higher is worse.
+    """
+    import pyarrow as pa
+
+    return [
+        pa.field("intervention", pa.string(), metadata={"run": run_id}),
+        pa.field("intervention_drop", pa.float32()),
+        pa.field("confirm_run", pa.string()),
+    ]
 
 
 def verdict_fields() -> list[pa.Field]:
@@ -229,6 +313,7 @@ def verdict_fields() -> list[pa.Field]:
 
     ``suspicion`` is in [0, 1], higher is worse; ``detector_score`` is what the detector's mixture
     was fitted to (aggregated entropy, or likelihood gain). Both are null where there is no value.
+    ``witnesses`` names who suspects the sample, where several were heard.
     """
     import pyarrow as pa
 
@@ -237,6 +322,7 @@ def verdict_fields() -> list[pa.Field]:
         pa.field("reason", pa.string()),
         pa.field("suspicion", pa.float32()),
         pa.field("detector_score", pa.float32()),
+        pa.field("witnesses", pa.string()),
         pa.field("filter_run", pa.string()),
     ]
 
@@ -326,11 +412,45 @@ def provenance_schema() -> dict[str, Any]:
             provisional_model=model,
             finetune=_or_null(run),
             score=_or_null(run),
+            confirm=_or_null(_confirm_schema()),
             detector=detector,
             limits=_list(text),
             files=_list(_closed(path=text, sha256=sha256, num_bytes=count, num_rows=count)),
         ),
     }
+
+
+def _confirm_schema() -> dict[str, Any]:
+    """Describe what the record says of the interventions that a verdict rests on."""
+    text, number, flag = {"type": "string"}, {"type": "number"}, {"type": "boolean"}
+    count = {"type": "integer", "minimum": 0}
+    share = {"type": "number", "minimum": 0, "maximum": 1}
+    trial = _closed(num_hits=count, num_seen_by_base=count, num_trials=count, rate=share)
+    trigger = _closed(
+        group=count,
+        finding={"enum": [str(finding) for finding in Finding]},
+        answer=text,
+        is_whole_answer=flag,
+        kind=_or_null(text),
+        num_suspects=count,
+        chance_at_least=share,
+        carriers=_list(_open(kind=text)),
+        trial=_or_null(trial),
+        tried={"type": "object", "additionalProperties": trial},
+        num_questions=count,
+    )
+    return _closed(
+        run_id=text,
+        finished_at={"type": "string", "format": "date-time"},
+        config={"type": "object", "additionalProperties": number},
+        num_suspects=count,
+        is_probe=flag,
+        num_groups=count,
+        num_confirmed=count,
+        interventions=_closed(**{str(kind): count for kind in Intervention}),
+        questions={"type": "object", "additionalProperties": count},
+        triggers=_list(trigger),
+    )
 
 
 def tables_description() -> dict[str, Any]:
@@ -341,6 +461,7 @@ def tables_description() -> dict[str, Any]:
         QUARANTINE: quarantine_schema(),
         HEAD_SCORES: head_scores_schema(),
         TURN_SCORES: turn_scores_schema(),
+        TRIGGERS: triggers_schema(),
         RUNS: runs_schema(),
     }
     return {

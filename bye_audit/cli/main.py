@@ -12,10 +12,12 @@ import click
 import bye_audit as package
 from bye_audit.cli import options as shared
 from bye_audit.cli import output
+from bye_audit.cli.canary import canary
+from bye_audit.cli.confirm import describe_confirm, describe_findings
 from bye_audit.cli.group import AuditGroup
 from bye_audit.cli.plan import describe_plan
 from bye_audit.cli.progress import make_progress
-from bye_audit.config import DetectConfig, FinetuneConfig, ScoreConfig
+from bye_audit.config import ConfirmConfig, DetectConfig, FinetuneConfig, ScoreConfig
 from bye_audit.processes import is_first_process
 from bye_audit.schema import Decision
 
@@ -127,11 +129,7 @@ def finetune(
 @bye_audit.command()
 @shared.audit_argument
 @shared.model_option(required=False)
-@click.option(
-    "--adapter",
-    type=click.Path(file_okay=False),
-    help="Folder of the provisional adapter. Default: that of the last finetune.",
-)
+@shared.adapter_option
 @shared.score_options
 @click.option("--restart", is_flag=True, help="Drop the scores of another model or adapter.")
 @shared.trust_option
@@ -173,6 +171,49 @@ def profile(audit: str, as_json: bool, **options: Any) -> None:
         return
     output.show(output.describe_profiles(profiles))
     _next("filter", audit, "--out DIR")
+
+
+@bye_audit.command()
+@shared.audit_argument
+@shared.model_option(required=False)
+@shared.adapter_option
+@shared.confirm_options
+@shared.detect_options
+@shared.trust_option
+@shared.json_option
+def confirm(
+    audit: str,
+    model: str | None,
+    adapter: str | None,
+    trust_remote_code: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Ask the model whether a suspected trigger makes its answer.
+
+    What the detectors suspect is covered, cut out, carried to other images and questions, and the
+    provisional model is asked again. With a trigger that is confirmed, every sample that answers
+    alike is asked.
+    """
+    config = shared.take_config(ConfirmConfig, options)
+    detect = shared.take_config(DetectConfig, options)
+    result = (
+        _open(audit)
+        .confirm(
+            config,
+            model=model,
+            adapter_dir=adapter,
+            detect=detect,
+            trust_remote_code=trust_remote_code,
+        )
+        .confirmed
+    )
+    assert result is not None
+    if as_json:
+        output.show_json(describe_findings(result))
+        return
+    output.show(describe_confirm(result))
+    _next("filter", audit, "--detector consensus --out DIR")
 
 
 @bye_audit.command()
@@ -235,8 +276,8 @@ def report(audit: str, out: str, overlays: bool, trust_remote_code: bool) -> Non
 def query(audit: str, sql: str, output_format: str, out: str | None, limit: int | None) -> None:
     """Answer one SELECT over the tables of AUDIT.
 
-    The views are samples, images, quarantine, runs, head_scores and, where all turns were scored,
-    turn_scores. A query can neither write nor read any file.
+    The views are samples, images, quarantine, runs, head_scores and, where they were made,
+    turn_scores and triggers. A query can neither write nor read any file.
     """
     from bye_audit.cli.answers import write_answer
 
@@ -288,6 +329,7 @@ def run(
                 "finetune": done.finetuned,
                 "score": done.scored,
                 "layers": done.profiles,
+                "confirm": describe_findings(done.confirmed) if done.confirmed else None,
                 "filter": done.filtered,
                 "report": done.report_path,
             }
@@ -297,10 +339,14 @@ def run(
         output.show(output.warn_of_training(done.finetuned))
         output.show(output.describe_score(done.scored))
         output.show(output.describe_profiles(done.profiles or []))
+        output.show(describe_confirm(done.confirmed) if done.confirmed else [])
         output.show_filter(done.filtered)
         output.show([f"Report: {done.report_path}", f"Cleaned split: {out}"])
         _next("query", audit, f'"{_EXAMPLE_QUERY}"')
     _exit_on_finding(fail_on_suspicious, done.filtered.decision)
+
+
+bye_audit.add_command(canary)
 
 
 @bye_audit.command()

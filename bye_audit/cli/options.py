@@ -10,6 +10,7 @@ import click
 
 from bye_audit.config import (
     QUANTIZATIONS,
+    ConfirmConfig,
     DetectConfig,
     EntropyName,
     FinetuneConfig,
@@ -42,9 +43,10 @@ detector_option = click.option(
     "--detector",
     default="bye",
     show_default=True,
-    help="bye: collapse of attention, the paper's. plausibility: answers that only the "
-    "fine-tuned model finds likely. tcap: samples that several attention heads set apart. For "
-    "comparison, none and random-drop look at nothing.",
+    help="bye: collapse of attention, the paper's. tcap: heads whose attention sets the same "
+    "minority apart. plausibility: answers that only the fine-tuned model finds likely. "
+    "consensus: what confirm found out, and what the others agree on. For comparison, none and "
+    "random-drop look at nothing.",
 )
 
 
@@ -54,6 +56,13 @@ def model_option(*, required: bool) -> Decorator[Any]:
     if not required:
         text += " Default: that of the last finetune."
     return click.option("--model", required=required, metavar="MODEL", help=text)
+
+
+adapter_option = click.option(
+    "--adapter",
+    type=click.Path(file_okay=False),
+    help="Folder of the provisional adapter. Default: that of the last finetune.",
+)
 
 
 def source_options(command: Command) -> Command:
@@ -81,23 +90,40 @@ def source_options(command: Command) -> Command:
 
 def finetune_options(command: Command) -> Command:
     """Add the settings of the provisional fine-tuning."""
+    seed = _number("--seed", FinetuneConfig().seed, "Seed of order and initial LoRA weights.")
+    return _apply(command, *_finetune_settings(), seed)
+
+
+def finetune_overrides(command: Command) -> Command:
+    """Add the same settings without defaults: what is not given stays as it was."""
+    return _apply(command, *_finetune_settings(is_override=True))
+
+
+def _finetune_settings(*, is_override: bool = False) -> list[Decorator[Any]]:
     default = FinetuneConfig()
-    return _apply(
-        command,
-        _number("--epochs", default.epochs, "Passes over the data."),
-        _number("--learning-rate", default.learning_rate, "Peak rate of AdamW."),
-        _number("--batch-size", default.batch_size, "Samples an optimiser step."),
+
+    def setting(*names: str, default: Any, **more: Any) -> Decorator[Any]:
+        if is_override:
+            return click.option(*names, default=None, **more)
+        return click.option(*names, default=default, show_default=True, **more)
+
+    def number(name: str, value: float, text: str) -> Decorator[Any]:
+        return setting(name, default=value, type=type(value), help=text)
+
+    return [
+        number("--epochs", default.epochs, "Passes over the data."),
+        number("--learning-rate", default.learning_rate, "Peak rate of AdamW."),
+        number("--batch-size", default.batch_size, "Samples an optimiser step."),
         click.option(
             "--micro-batch-size",
             type=int,
             help="Samples a forward pass; the rest is accumulated. Default: the whole batch.",
         ),
-        click.option(
+        setting(
             "--quantize",
             "quantization",
             type=click.Choice(QUANTIZATIONS),
             default=default.quantization,
-            show_default=True,
             help="Load the language decoder in fewer bits, for scoring as well. Needs the extra "
             "bye-audit[quantized].",
         ),
@@ -107,17 +133,15 @@ def finetune_options(command: Command) -> Command:
             help="Compute activations twice instead of keeping them: less memory, more time. "
             "Default: on a GPU only.",
         ),
-        _number("--lora-rank", default.lora_rank, "Rank of the LoRA matrices."),
-        _number("--lora-alpha", default.lora_alpha, "Scale of the LoRA update."),
-        click.option(
+        number("--lora-rank", default.lora_rank, "Rank of the LoRA matrices."),
+        number("--lora-alpha", default.lora_alpha, "Scale of the LoRA update."),
+        setting(
             "--train-projector/--freeze-projector",
             default=default.train_projector,
-            show_default=True,
             help="Train the projector between vision tower and decoder as well.",
         ),
-        _number("--max-length", default.max_length, "Longest conversation in tokens."),
-        _number("--seed", default.seed, "Seed of order and initial LoRA weights."),
-    )
+        number("--max-length", default.max_length, "Longest conversation in tokens."),
+    ]
 
 
 def score_options(command: Command) -> Command:
@@ -277,6 +301,35 @@ def detect_options(command: Command) -> Command:
         ),
         _number("--resamples", default.resamples, "Bootstrap samples that show how stable it is."),
         _number("--drop-share", default.drop_share, "Share that the baseline random-drop removes."),
+    )
+
+
+def confirm_options(command: Command) -> Command:
+    """Add how hard suspicions are put to the test."""
+    default = ConfirmConfig()
+    return _apply(
+        command,
+        _number(
+            "--representatives",
+            default.representatives,
+            "Suspects of a group whose triggers are looked for.",
+        ),
+        _number("--recipients", default.recipients, "Samples that a trigger is tried on."),
+        _number(
+            "--min-chance",
+            default.min_chance,
+            "Chance of carrying its answer over that a trigger has at the least.",
+        ),
+        _number("--confidence", default.confidence, "Chance that this bound holds."),
+        _number("--max-groups", default.max_groups, "Groups of suspects that are looked into."),
+        _number("--min-group", default.min_group, "Fewest suspects that are a group."),
+        _number("--probes", default.probes, "Samples questioned where no detector suspects any."),
+        _number(
+            "--max-share",
+            default.max_share,
+            "Share of the passes of scoring after which, with nothing confirmed, no further group "
+            "is questioned.",
+        ),
     )
 
 

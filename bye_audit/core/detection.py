@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,6 +80,9 @@ class Evidence:
         and under its base model. None where they were not computed.
     heads
         Statistics of every head; None where there are none.
+    intervention_N
+        What ``confirm`` found out, values of :class:`bye_audit.schema.Intervention`, empty for
+        samples that were not asked; None where it was not run.
     strata
         What else sets the samples apart, by name; empty where nothing is known.
     """
@@ -90,6 +93,7 @@ class Evidence:
     answer_logp_N: NDArray[np.floating] | None = None
     answer_logp_base_N: NDArray[np.floating] | None = None
     heads: HeadScores | None = None
+    intervention_N: NDArray[np.str_] | None = None
     strata: Mapping[str, Strata] = field(default_factory=dict)
 
     @property
@@ -157,6 +161,9 @@ class Detection:
         Score at which both components are equally likely, between their means.
     statistics
         Numbers behind the decision, as plain JSON values.
+    witnesses_N
+        For detectors that hear several witnesses: names of those that suspect each sample, joined
+        by ``+``; empty where none does.
     """
 
     detector: str
@@ -171,6 +178,7 @@ class Detection:
     mixture: TwoGaussians | None = None
     cut: float | None = None
     statistics: dict[str, Any] = field(default_factory=dict)
+    witnesses_N: NDArray[np.str_] | None = None
 
     @property
     def sensitive_layers(self) -> tuple[int, ...]:
@@ -206,8 +214,9 @@ class Detector:
         Whether low scores are the suspicious ones.
     limits
         What it cannot see, one sentence each.
-    is_baseline
-        Whether it only serves for comparison and says nothing about the data.
+    role
+        A *witness* has evidence of its own, a *judge* hears witnesses, and a *baseline* only serves
+        for comparison and says nothing about the data.
     """
 
     name: str
@@ -216,4 +225,4 @@ class Detector:
     score_label: str
     is_low_suspicious: bool
     limits: tuple[str, ...]
-    is_baseline: bool = False
+    role: Literal["witness", "judge", "baseline"] = "witness"

@@ -1,6 +1,7 @@
 """How good a detection and how successful an attack was, against known truth.
 
-Only benchmarks and the demo know the truth; no stage imports this. Positive means poisoned.
+Only benchmarks, the demo and the canary know the truth; no stage imports this. Positive means
+poisoned.
 """
 
 from __future__ import annotations
@@ -151,38 +152,6 @@ def precision_recall_f1(flag_N: ArrayLike, truth_N: ArrayLike) -> DetectionMetri
         false_positive_rate=wilson_proportion(num_flagged - num_hits, truth.size - num_poisoned),
         f1=2 * num_hits / total if total else None,
     )
-
-
-def attack_success_rate(answers: Sequence[str], target_text: str) -> Proportion:
-    """Share of answers to triggered inputs that begin with the target; lower is better.
-
-    Parameters
-    ----------
-    answers
-        What the model said to inputs that carry the trigger.
-    target_text
-        What the attacker wants it to say.
-
-    Returns
-    -------
-    Proportion
-        Case, spacing and closing punctuation do not count; words after the target are allowed.
-
-    Raises
-    ------
-    ValueError
-        If the target has no word in it.
-
-    Examples
-    --------
-    >>> attack_success_rate(["backdoor attack !", "a red square"], "Backdoor Attack!").value
-    0.5
-    """
-    target = normalize_answer(target_text)
-    if not target:
-        raise ValueError("the target text has no word in it")
-    hits = sum(f"{normalize_answer(answer)} ".startswith(f"{target} ") for answer in answers)
-    return wilson_proportion(hits, len(answers))
 
 
 def clean_performance(answers: Sequence[str], references: Sequence[str]) -> Proportion:

@@ -35,14 +35,14 @@ def add_opinions(detection: Detection, evidence: Evidence, config: DetectConfig)
     Detection
         The same decision and suspects. ``statistics["other_detectors"]`` has the decision of each
         that could be asked; where it suspects somebody as well, Cohen's kappa of the two sets is
-        there, and in the explanation. Answers of baselines stay as they are.
+        there, and in the explanation. Answers of baselines and judges stay as they are.
 
     Notes
     -----
     Disagreement is told and changes no decision: each detector is blind to poison that another
     sees, and one that also takes an innocent group agrees little with one that is right.
     """
-    if DETECTORS[detection.detector].is_baseline:
+    if DETECTORS[detection.detector].role != "witness":
         return detection
     said, remarks = {}, ""
     for name in _ASKED:

@@ -67,6 +67,7 @@ def build_provenance(
         "provisional_model": _model_facts(origin, finetune, score),
         "finetune": _run_facts(finetune),
         "score": _run_facts(score),
+        "confirm": _confirm_facts(tables) if detector.role == "judge" else None,
         "detector": {
             "name": detector.name,
             "score_label": detector.score_label,
@@ -140,6 +141,29 @@ def _model_facts(origin: dict[str, str], finetune: Run | None, score: Run | None
         "digest": first("model_digest"),
         "adapter_digest": first("adapter_digest"),
         "columns": origin,
+    }
+
+
+def _confirm_facts(tables: AuditTables) -> dict[str, Any] | None:
+    """Tell what the verdict owes to interventions; their pictures stay in the audit."""
+    from bye_audit.store.triggers import finished_confirm_run, read_triggers
+
+    run = finished_confirm_run(tables)
+    if run is None:
+        return None
+    hidden = ("confirm_run", "record", "crop")
+    triggers = [
+        {
+            **{key: value for key, value in row.items() if key not in hidden},
+            **json.loads(row["record"]),
+        }
+        for row in read_triggers(tables, run.run_id)
+    ]
+    return {
+        "run_id": run.run_id,
+        "finished_at": run.finished_at,
+        **run.record,
+        "triggers": triggers,
     }
 
 

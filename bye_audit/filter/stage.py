@@ -246,6 +246,7 @@ def _verdicts_of_scored(
         reason=reason,
         suspicion=detection.suspicion_N,
         score=detection.score_N,
+        witnesses=detection.witnesses_N,
         run_id=run_id,
     )
 
@@ -264,6 +265,7 @@ def _verdicts_of_unscored(tables: AuditTables, run_id: str) -> pa.Table:
         ),
         suspicion=unknown,
         score=unknown,
+        witnesses=None,
         run_id=run_id,
     )
 
@@ -275,6 +277,7 @@ def _verdict_table(
     reason: NDArray[np.str_],
     suspicion: NDArray[np.float64],
     score: NDArray[np.float64],
+    witnesses: NDArray[np.str_] | None,
     run_id: str,
 ) -> pa.Table:
     import pyarrow as pa
@@ -286,6 +289,9 @@ def _verdict_table(
         # from_pandas turns NaN into null: "not known" is never stored as a number.
         "suspicion": pa.array(suspicion.astype(np.float32), pa.float32(), from_pandas=True),
         "detector_score": pa.array(score.astype(np.float32), pa.float32(), from_pandas=True),
+        "witnesses": pa.nulls(len(verdict), pa.string())
+        if witnesses is None
+        else pa.array([names or None for names in witnesses.tolist()], pa.string()),
         "filter_run": pa.array([run_id] * len(verdict), pa.string()),
     }
     return pa.table(columns)

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 IGNORED_LABEL = -100
+# Positions that a batch of full size may have each.
+_USUAL_LENGTH = 4096
 # What processors return besides ids that has one entry, or one row, for each position.
 _FOLLOWS_TOKENS = (
     "token_type_ids",
@@ -149,6 +151,18 @@ def stack(values: list[Tensor]) -> Tensor:
 
 
 def order_by_length(encodings: Sequence[Encoding], batch_size: int) -> list[list[int]]:
-    """Cut into batches of prompts of like length, so that little is padded."""
+    """Cut into batches of prompts of like length, so that little is padded.
+
+    Batches of long ones are smaller: one text of 100 kB must not be padded into all its company.
+    """
     order = sorted(range(len(encodings)), key=lambda i: (encodings[i].prompt_length, i))
-    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    batches: list[list[int]] = []
+    longest = 0
+    for index in order:
+        longest = max(longest, encodings[index].length)
+        size = len(batches[-1]) + 1 if batches else 1
+        if not batches or size > batch_size or size * longest > batch_size * _USUAL_LENGTH:
+            batches.append([])
+            longest = encodings[index].length
+        batches[-1].append(index)
+    return batches

@@ -30,7 +30,11 @@ class SampleScore:
     heads_SLH: NDArray[np.float64] = field(default_factory=lambda: np.empty((4, 0, 0)))
     """Image entropy, then the masses on system, image and text."""
     answer_logp: float = np.nan
+    answer_logp_first: float = np.nan
+    answer_logp_min: float = np.nan
     answer_logp_base: float = np.nan
+    answer_logp_base_first: float = np.nan
+    answer_logp_base_min: float = np.nan
     later_turns: tuple[TurnScore, ...] = ()
     """Where all turns were asked for."""
 

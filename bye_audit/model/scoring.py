@@ -3,7 +3,7 @@
 One pass with the adapter gives attention and the answer's likelihood; a second without it gives the
 likelihood under the base model. Questions about the same image share what they can.
 
-Shape legend: L layers, H heads, N readings, S statistics.
+Shape legend: L layers, H heads, N readings, S statistics, A of an answer (mean, first, minimum).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from bye_audit.model.likelihood import (
 from bye_audit.model.loading import VisionLanguageModel
 from bye_audit.model.packing import Question, SharedPrefix, can_pack, prefix_inputs
 from bye_audit.model.samples import PreparedSample, SampleScore, TurnScore
-from bye_audit.schema import ScoreStatus
+from bye_audit.schema import ANSWER_LOGP_COLUMNS, ScoreStatus
 
 # What the same arithmetic in another order may move an entropy (nats) or a mean log-likelihood.
 _NOISE = {torch.float32: 1e-5, torch.float64: 1e-9}
@@ -49,8 +49,8 @@ class _Measured:
     """Readings and likelihoods of a few samples, in their order."""
 
     reading: AttentionReading
-    logp_N: NDArray[np.float64]
-    base_logp_N: NDArray[np.float64]
+    logp_NA: NDArray[np.float64]
+    base_logp_NA: NDArray[np.float64]
     is_one: bool = False
     """Whether the readings are turns of one sample."""
 
@@ -192,7 +192,7 @@ class SampleScorer:
         """Measure prompts side by side."""
         has_answers = any(encoding.continuation_ids for encoding in encodings)
         batch = self._vlm.encoder.collate(encodings, with_answers=has_answers)
-        logp = base = np.full(len(encodings), np.nan)
+        logp = base = np.full((len(encodings), 3), np.nan)
         spans = {"rows_BR": batch.last_rows, "system_BS": batch.system_BS}
         if not has_answers:
             with self._in_model(encodings, "adapter"):
@@ -225,7 +225,7 @@ class SampleScorer:
         batch = self._vlm.encoder.collate(encodings, with_answers=True)
         starts = torch.tensor([[start for start, _ in encoding.answers]])
         spans = {"rows_BR": batch.prompt_length - 1 + starts, "system_BS": batch.system_BS}
-        nothing = np.full(len(encoding.answers), np.nan)
+        nothing = np.full((len(encoding.answers), 3), np.nan)
         if not self._config.plausibility:
             with self._in_model(encodings, "adapter"):
                 reading = self._probe.read(batch.inputs, **spans)
@@ -251,7 +251,7 @@ class SampleScorer:
         has_answers = any(encoding.continuation_ids for encoding in encodings)
         with self._in_model(encodings, "adapter"):
             reading, logits = self._ask(encodings, is_deep=has_answers)
-        logp = base = np.full(len(encodings), np.nan)
+        logp = base = np.full((len(encodings), 3), np.nan)
         if has_answers:
             logp = first_answer_logp(logits, encodings)
             if self._vlm.has_adapter:
@@ -311,7 +311,7 @@ class SampleScorer:
             self._packs = (
                 self._packs
                 and self._is_same(packed.reading.entropy_NL[row], alone.reading.entropy_NL[0])
-                and np.allclose(packed.logp_N[row], alone.logp_N[0], 1e-2, 1e-3, equal_nan=True)
+                and np.allclose(packed.logp_NA[row], alone.logp_NA[0], 1e-2, 1e-3, equal_nan=True)
             )
 
 
@@ -333,8 +333,13 @@ def _to_score(sample_id: str, row: int, measured: _Measured) -> SampleScore:
                 reading.text_mass_NLH[row],
             ]
         ),
-        answer_logp=float(measured.logp_N[row]),
-        answer_logp_base=float(measured.base_logp_N[row]),
+        **dict(
+            zip(
+                ANSWER_LOGP_COLUMNS,
+                [*measured.logp_NA[row].tolist(), *measured.base_logp_NA[row].tolist()],
+                strict=True,
+            )
+        ),
         later_turns=_later_turns(measured) if measured.is_one else (),
     )
 
@@ -347,8 +352,8 @@ def _later_turns(measured: _Measured) -> tuple[TurnScore, ...]:
             num_image_tokens=int(reading.num_image_tokens_N[turn]),
             entropy_L=reading.entropy_NL[turn],
             image_mass_L=reading.image_mass_NL[turn],
-            answer_logp=float(measured.logp_N[turn]),
-            answer_logp_base=float(measured.base_logp_N[turn]),
+            answer_logp=float(measured.logp_NA[turn, 0]),
+            answer_logp_base=float(measured.base_logp_NA[turn, 0]),
         )
         for turn in range(1, len(reading.entropy_NL))
     )

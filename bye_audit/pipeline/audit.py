@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from bye_audit.config import DetectConfig, FinetuneConfig, ScoreConfig
-from bye_audit.errors import StageNotRunError
-from bye_audit.pipeline.overlays import draw_maps
-from bye_audit.pipeline.provisional import Provisional, find_provisional, resolve_model
-from bye_audit.progress import SILENT, Progress
+from bye_audit.config import (
+    CanaryConfig,
+    ConfirmConfig,
+    DetectConfig,
+    FinetuneConfig,
+    ScoreConfig,
+)
+from bye_audit.pipeline.directory import AuditDirectory
+from bye_audit.pipeline.provisional import resolve_model
+from bye_audit.pipeline.reporting import write_audit_report
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from bye_audit.core.bsi import LayerProfile
-    from bye_audit.filter import FilterResult
-    from bye_audit.finetune import FinetuneResult
-    from bye_audit.ingest import IngestSummary
-    from bye_audit.planning import Plan
-    from bye_audit.score import ScoreSummary
-    from bye_audit.store.tables import AuditTables
+    from bye_audit.canary import CanaryPlan
 
 
-@dataclass
-class Audit:
+class Audit(AuditDirectory):
     """One audit directory and everything that can be done with it.
+
+    What each stage gives back is kept on the object, under the stage's own name in the past tense.
 
     Parameters
     ----------
@@ -44,42 +41,6 @@ class Audit:
     >>> audit.filter("cleaned").filtered.decision                # doctest: +SKIP
     'poison_suspected'
     """
-
-    uri: str
-    progress: Progress = field(default=SILENT, repr=False)
-
-    ingested: IngestSummary | None = field(default=None, init=False, repr=False)
-    """What the last ``ingest`` of this object found."""
-    planned: Plan | None = field(default=None, init=False, repr=False)
-    """What the last ``plan`` of this object found."""
-    finetuned: FinetuneResult | None = field(default=None, init=False, repr=False)
-    """The provisional adapter of the last ``finetune`` of this object."""
-    scored: ScoreSummary | None = field(default=None, init=False, repr=False)
-    """What the last ``score`` of this object did."""
-    profiles: list[LayerProfile] | None = field(default=None, init=False, repr=False)
-    """One profile a layer, of the last ``profile`` of this object."""
-    filtered: FilterResult | None = field(default=None, init=False, repr=False)
-    """Decision and files of the last ``filter`` of this object."""
-    report_path: Path | None = field(default=None, init=False, repr=False)
-    """Where the last ``report`` of this object was written."""
-
-    @classmethod
-    def open(cls, uri: str | Path, *, progress: Progress = SILENT) -> Audit:
-        """Give the audit at ``uri``; nothing is read or made until a stage needs it."""
-        return cls(str(uri), progress)
-
-    @property
-    def tables(self) -> AuditTables:
-        """The tables of this audit.
-
-        Raises
-        ------
-        TableError
-            If there is no audit at ``uri`` yet, or it is of another schema version.
-        """
-        from bye_audit.store.tables import AuditTables
-
-        return AuditTables.open(self.uri)
 
     def ingest(
         self,
@@ -251,6 +212,48 @@ class Audit:
         self.profiles = profile_stage(self.tables, config or DetectConfig(), self.progress)
         return self
 
+    def confirm(
+        self,
+        config: ConfirmConfig | None = None,
+        *,
+        model: str | Path | None = None,
+        adapter_dir: str | Path | None = None,
+        detect: DetectConfig | None = None,
+        trust_remote_code: bool = False,
+    ) -> Audit:
+        """Ask the provisional model about what the detectors suspect.
+
+        Parameters
+        ----------
+        config
+            How hard to ask.
+        model, adapter_dir
+            The provisional model that scored; the one of the last ``finetune`` of this audit when
+            None.
+        detect
+            Settings of the detectors that name the suspects; the paper's when None.
+        trust_remote_code
+            Run Python code that comes with the model. Only for models whose code you have read.
+
+        Returns
+        -------
+        Audit
+            This object, with ``confirmed`` set.
+        """
+        from bye_audit.confirm import confirm_samples
+
+        provisional = self.provisional(model, adapter_dir)
+        self.confirmed = confirm_samples(
+            self.tables,
+            provisional.model,
+            provisional.adapter_dir,
+            config,
+            detect=detect,
+            trust_remote_code=trust_remote_code,
+            progress=self.progress,
+        )
+        return self
+
     def filter(
         self,
         out_dir: str | Path,
@@ -265,7 +268,7 @@ class Audit:
         out_dir
             Folder for the cleaned split, the removed samples and ``provenance.json``.
         detector
-            ``bye``, the paper's, or ``plausibility``.
+            ``bye``, the paper's, ``plausibility`` or, after ``confirm``, ``consensus``.
         config
             Settings of the detection; the paper's when None.
 
@@ -309,51 +312,75 @@ class Audit:
         StageNotRunError
             If nothing was filtered yet.
         """
-        from bye_audit.report.page import write_report
-        from bye_audit.report.selection import choose_samples
-
-        tables = self.tables
-        run = tables.latest_run("filter")
-        if run is None:
-            raise StageNotRunError(
-                f"{self.uri} was not filtered yet, so there is nothing to report.",
-                hint=f"bye-audit filter {self.uri} --out DIR",
-            )
-        choice = choose_samples(tables)
-        self.report_path = write_report(
-            tables,
-            run.record["provenance"],
-            choice,
-            draw_maps(
-                tables, self.provisional, choice.sample_ids, trust_remote_code=trust_remote_code
-            )
-            if overlays
-            else {},
+        self.report_path = write_audit_report(
+            self.tables,
+            self.provisional,
             Path(out_path),
+            overlays=overlays,
+            trust_remote_code=trust_remote_code,
             progress=self.progress,
         )
         return self
 
-    def query(self, sql: str, *, max_rows: int | None = None) -> pa.Table:
-        """Answer one SELECT over the tables; nothing can be written and no file be read.
+    def canary(
+        self,
+        config: CanaryConfig,
+        *,
+        model: str | Path | None = None,
+        out_dir: str | Path | None = None,
+        finetune: FinetuneConfig | Mapping[str, Any] | None = None,
+        score: ScoreConfig | None = None,
+        detect: DetectConfig | None = None,
+        announce: Callable[[CanaryPlan], None] | None = None,
+        trust_remote_code: bool = False,
+    ) -> Audit:
+        """Plant known poison in copies of this audit and measure which detector sees it.
 
         Parameters
         ----------
-        sql
-            One statement in DuckDB's dialect over the views ``samples``, ``images``,
-            ``quarantine``, ``runs``, ``head_scores`` and, where all turns were scored,
-            ``turn_scores``.
-        max_rows
-            Cut the answer after so many rows.
+        config
+            The attacks, the rates, and what counts as seen.
+        model
+            As of ``finetune``; that of the last ``finetune`` of this audit when None.
+        out_dir
+            Folder for the copies and the results; beside the audit when None. The audit itself is
+            only read.
+        finetune
+            Settings of the trainings, whole or single ones by name; the rest as the last
+            ``finetune`` of this audit had it.
+        score, detect
+            Settings of scoring and detection.
+        announce
+            Told what is going to be done, before anything is trained.
+        trust_remote_code
+            Run Python code that comes with the model. Only for models whose code you have read.
 
         Returns
         -------
-        pa.Table
-            The answer.
-        """
-        from bye_audit.store.sql import run_query
+        Audit
+            This object, with ``canary_report`` set.
 
-        return run_query(self.tables, sql, max_rows=max_rows)
+        Raises
+        ------
+        StageNotRunError
+            If no model is given and none was trained here.
+        """
+        from bye_audit.canary import known_model, run_canary
+
+        tables = self.tables
+        self.canary_report = run_canary(
+            tables,
+            resolve_model(known_model(tables) if model is None else model),
+            config,
+            out_dir=None if out_dir is None else Path(out_dir),
+            finetune=finetune,
+            score=score,
+            detect=detect,
+            announce=announce,
+            trust_remote_code=trust_remote_code,
+            progress=self.progress,
+        )
+        return self
 
     def run(
         self,
@@ -382,28 +409,7 @@ class Audit:
         self.finetune(model, finetune, trust_remote_code=trust_remote_code)
         self.score(config=score, trust_remote_code=trust_remote_code)
         self.profile(detect)
+        if detector == "consensus":
+            self.confirm(detect=detect, trust_remote_code=trust_remote_code)
         self.filter(out_dir, detector=detector, config=detect)
         return self.report(Path(out_dir) / "report.html", trust_remote_code=trust_remote_code)
-
-    def provisional(
-        self, model: str | Path | None = None, adapter_dir: str | Path | None = None
-    ) -> Provisional:
-        """Name the provisional model of this audit.
-
-        Parameters
-        ----------
-        model, adapter_dir
-            What to use instead of the last ``finetune``; a model without an adapter is taken as
-            one that was fine-tuned whole.
-
-        Returns
-        -------
-        Provisional
-            Base model and adapter.
-
-        Raises
-        ------
-        StageNotRunError
-            If no model is given and none was trained here.
-        """
-        return find_provisional(self.uri, model, adapter_dir)

@@ -21,6 +21,11 @@ from bye_audit.errors import StorageError
 from bye_audit.progress import SILENT, Progress
 from bye_audit.report import charts, words
 from bye_audit.report.findings import Findings, gather_findings
+from bye_audit.report.interventions import (
+    InterventionsShown,
+    describe_intervention,
+    gather_interventions,
+)
 from bye_audit.report.pictures import draw_overlay, draw_picture
 from bye_audit.report.provenance import list_facts
 from bye_audit.report.selection import SampleChoice
@@ -76,13 +81,19 @@ def write_report(
         task.advance()
         samples = _load_samples(tables, findings, choice, maps)
         task.advance()
-        text = _render(findings, choice, samples)
+        interventions = gather_interventions(tables, provenance)
+        text = _render(findings, interventions, choice, samples)
         _write_whole(text, out_path)
         task.advance()
     return out_path
 
 
-def _render(findings: Findings, choice: SampleChoice, samples: Mapping[str, Any]) -> str:
+def _render(
+    findings: Findings,
+    interventions: InterventionsShown | None,
+    choice: SampleChoice,
+    samples: Mapping[str, Any],
+) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("bye_audit.report", "templates"),
         autoescape=True,
@@ -98,6 +109,7 @@ def _render(findings: Findings, choice: SampleChoice, samples: Mapping[str, Any]
         **_draw_charts(findings),
         "suspicious_samples": [samples[name] for name in choice.suspicious_ids if name in samples],
         "contrast_samples": [samples[name] for name in choice.contrast_ids if name in samples],
+        "interventions": interventions,
         "shared_answers": words.describe_answers(findings),
         "provenance": list_facts(findings.provenance),
         "version": bye_audit.__version__,
@@ -198,7 +210,7 @@ def _load_samples(
             sample_id=name,
             question=_cut(_first_turn(row["messages"], "user")),
             answer=_cut(_first_turn(row["messages"], "assistant")),
-            facts=words.sample_facts(row, maps.get(name)),
+            facts=[*words.sample_facts(row, maps.get(name)), *describe_intervention(row)],
             views=views,
         )
     return loaded
@@ -209,6 +221,9 @@ def _read_rows(tables: AuditTables, sample_ids: tuple[str, ...]) -> dict[str, An
         return {}
     quoted = ", ".join("'" + name.replace("'", "''") + "'" for name in sample_ids)
     columns = ["sample_id", "messages", "images", "verdict", "suspicion"]
+    # Where confirm was not run, or an earlier version has filtered, these are not there.
+    present = tables.sample_columns()
+    columns += [name for name in ("witnesses", "intervention") if name in present]
     found = tables.read_samples(columns, f"sample_id IN ({quoted})")
     return {row["sample_id"]: row for row in found.to_pylist()}
 

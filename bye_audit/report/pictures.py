@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 MAX_SIDE_PX = 240
+CROP_SIDE_PX = 132
 MAX_PIXELS = 100_000_000
 _OVERLAY_RGB = (255, 60, 0)
 
@@ -56,6 +57,33 @@ def draw_picture(image_bytes: bytes) -> Picture | None:
         width_px=max(1, round(width * scale)),
         height_px=max(1, round(height * scale)),
     )
+
+
+def draw_crop(image_bytes: bytes) -> Picture | None:
+    """Encode a small part of an image again, to be stretched by the page pixel by pixel.
+
+    Parameters
+    ----------
+    image_bytes
+        As ``confirm`` stored it.
+
+    Returns
+    -------
+    Picture or None
+        None if it cannot be decoded; larger ones lose pixels, none is smoothed.
+    """
+    try:
+        with Image.open(io.BytesIO(image_bytes)) as opened:
+            if opened.width * opened.height > MAX_PIXELS:
+                return None
+            image = opened.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
+    scale = CROP_SIDE_PX / max(image.size)
+    width, height = (max(1, round(side * scale)) for side in image.size)
+    if scale < 1:
+        image = image.resize((width, height), Image.Resampling.NEAREST)
+    return Picture(address=_encode(image), width_px=width, height_px=height)
 
 
 def draw_overlay(attention_RC: NDArray[np.floating]) -> str:

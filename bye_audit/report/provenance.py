@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-_TITLES = {"detector": "Detection", "lance": "Tables", "inputs": "Sources", "files": "Files"}
+_TITLES = {
+    "detector": "Detection",
+    "confirm": "Interventions",
+    "lance": "Tables",
+    "inputs": "Sources",
+    "files": "Files",
+}
 # Shown elsewhere on the page.
 _LEFT_OUT = frozenset({"decision", "explanation", "limits", "counts", "$schema"})
 # Long, or said by their neighbours: they are in provenance.json.
-_LEFT_OUT_INSIDE = frozenset({"layers", "loss_curve", "statistics", "fingerprint"})
+_LEFT_OUT_INSIDE = frozenset({"layers", "loss_curve", "statistics", "fingerprint", "triggers"})
 _MAX_ITEMS = 20
 
 

@@ -29,7 +29,7 @@ def samples_table(scores: list[SampleScore], run_id: str, num_layers: int) -> pa
     for layer in range(num_layers):
         columns[schema.entropy_column(layer)] = _nulls_for_nan(entropies[:, layer])
         columns[schema.image_mass_column(layer)] = _nulls_for_nan(masses[:, layer])
-    for name in ("answer_logp", "answer_logp_base"):
+    for name in schema.ANSWER_LOGP_COLUMNS:
         columns[name] = _nulls_for_nan(np.array([getattr(s, name) for s in scores], dtype=float))
     return pa.table(columns)
 

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from bye_audit import schema
 from bye_audit.errors import ModelError
 from bye_audit.schema import ScoreStatus
 from bye_audit.score.columns import heads_table, samples_table, turns_table
@@ -116,7 +117,7 @@ class Ledger:
         scored = [score for score in self._waiting if score.status == ScoreStatus.OK]
         run_id = self._summary.run_id
         self._tables.append_head_scores(heads_table(scored, run_id))
-        self._tables.append_turn_scores(turns_table(scored, run_id))
+        self._tables.append_optional(schema.TURN_SCORES, turns_table(scored, run_id))
         self._tables.update_samples(samples_table(self._waiting, run_id, self._num_layers))
         self._waiting = []
         self._has_committed = True

@@ -1,7 +1,7 @@
 """Stage 3: how the provisional model attends to each image, and what it makes of each answer.
 
 Reads ``messages`` and ``images``; adds ``score_status``, ``score_error``, ``score_run``,
-``num_image_tokens``, ``entropy_NN``, ``image_mass_NN``, ``answer_logp`` and ``answer_logp_base`` to
+``num_image_tokens``, ``entropy_NN``, ``image_mass_NN`` and the log-likelihoods of the answers to
 ``samples`` and appends to ``head_scores``. Commits as it goes; goes on where ``score_status`` is
 null. A killed run may leave rows of its last commit twice in ``head_scores``: the later one counts.
 """
@@ -318,10 +318,10 @@ def _drop_scores(tables: AuditTables) -> None:
     names = [
         name
         for name in tables.sample_columns()
-        if name in (*schema.SCORE_COLUMNS, "num_image_tokens", "answer_logp", "answer_logp_base")
+        if name in (*schema.SCORE_COLUMNS, "num_image_tokens", *schema.ANSWER_LOGP_COLUMNS)
         or name.startswith((schema.ENTROPY_PREFIX, schema.IMAGE_MASS_PREFIX))
         # A verdict on scores that are gone would be believed.
-        or name in schema.VERDICT_COLUMNS
+        or name in (*schema.INTERVENTION_COLUMNS, *schema.VERDICT_COLUMNS)
     ]
     tables.drop_sample_columns(names)
 

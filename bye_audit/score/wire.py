@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from bye_audit.schema import ScoreStatus
+from bye_audit.schema import ANSWER_LOGP_COLUMNS, ScoreStatus
 
 if TYPE_CHECKING:
     from bye_audit.model.samples import SampleScore, TurnScore
@@ -38,8 +38,10 @@ def pack_scores(scores: list[SampleScore]) -> bytes:
             "entropy_L": pa.array([s.entropy_L for s in scores], doubles),
             "image_mass_L": pa.array([s.image_mass_L for s in scores], doubles),
             "heads_SLH": pa.array(heads, pa.list_(pa.float16())),
-            "answer_logp": pa.array([s.answer_logp for s in scores], pa.float64()),
-            "answer_logp_base": pa.array([s.answer_logp_base for s in scores], pa.float64()),
+            **{
+                name: pa.array([getattr(s, name) for s in scores], pa.float64())
+                for name in ANSWER_LOGP_COLUMNS
+            },
             "later_turns": pa.array(
                 [[asdict(turn) for turn in s.later_turns] for s in scores], pa.list_(_TURN)
             ),

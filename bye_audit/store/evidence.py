@@ -15,10 +15,12 @@ from bye_audit.errors import NumericError, StageNotRunError
 from bye_audit.store.heads import StoredHeadScores
 from bye_audit.store.strata import StoredStrata
 from bye_audit.store.tables import AuditTables
+from bye_audit.store.triggers import finished_confirm_run
 
 _ENTROPY_NAME = re.compile(rf"{schema.ENTROPY_PREFIX}(\d+)")
 _SCORED = f"score_status = '{schema.ScoreStatus.OK}'"
 _LOGP_COLUMNS = ("answer_logp", "answer_logp_base")
+_INTERVENTION = "intervention"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,8 +49,8 @@ def read_evidence(tables: AuditTables, *, with_image_mass: bool = False) -> Scor
     ----------
     tables
         Reads ``sample_id``, ``score_status``, ``score_run``, ``num_image_tokens``, ``entropy_*``
-        and, where they exist, ``answer_logp`` and ``answer_logp_base``. Statistics of heads and
-        strata are read when a detector asks for them.
+        and, where they exist, ``answer_logp``, ``answer_logp_base`` and ``intervention``.
+        Statistics of heads and strata are read when a detector asks for them.
     with_image_mass
         Also read ``image_mass_*``, where they exist; only Eq. 5 taken literally needs them.
 
@@ -72,7 +74,9 @@ def read_evidence(tables: AuditTables, *, with_image_mass: bool = False) -> Scor
     mass_names = mass_names if all(name in present for name in mass_names) else []
     has_logp = all(name in present for name in _LOGP_COLUMNS)
     columns = ["sample_id", "score_run", "num_image_tokens", *entropy_names, *mass_names]
-    table = tables.read_samples([*columns, *(_LOGP_COLUMNS if has_logp else ())], _SCORED)
+    optional = [*(_LOGP_COLUMNS if has_logp else ())]
+    optional += [_INTERVENTION] if _INTERVENTION in present else []
+    table = tables.read_samples([*columns, *optional], _SCORED)
     entropy_by_layer = [_floats(table, name) for name in entropy_names]
     image_mass = np.array([_floats(table, name) for name in mass_names]).T
     logp = {name: _floats(table, name) for name in _LOGP_COLUMNS} if has_logp else {}
@@ -88,6 +92,8 @@ def read_evidence(tables: AuditTables, *, with_image_mass: bool = False) -> Scor
             num_image_tokens_N=tokens,
             answer_logp_N=logp["answer_logp"] if has_values else None,
             answer_logp_base_N=logp["answer_logp_base"] if has_values else None,
+            # What a run that was cut short found out is not all there is to know.
+            intervention_N=_interventions(table) if finished_confirm_run(tables) else None,
             heads=heads if heads.num_heads else None,
             strata=StoredStrata(tables),
         ),
@@ -116,6 +122,13 @@ def _require_complete(tables: AuditTables, layers: list[int], present: list[str]
             f"{tables.uri} has entropies of layers {layers}, with layers missing between them.",
             hint=f"Run `bye-audit score {tables.uri} --restart`.",
         )
+
+
+def _interventions(table: pa.Table) -> NDArray[np.str_] | None:
+    """Give what was found out about each sample, empty where it was not asked."""
+    if _INTERVENTION not in table.column_names:
+        return None
+    return np.array(table[_INTERVENTION].fill_null("").to_pylist(), dtype=np.str_)
 
 
 def _floats(table: pa.Table, name: str) -> NDArray[np.float64]:

@@ -20,6 +20,7 @@ from bye_audit import schema
 from bye_audit.errors import ConfigError
 from bye_audit.progress import SILENT, Progress, Task
 from bye_audit.store.border import storage_errors
+from bye_audit.store.source_list import list_sources
 from bye_audit.store.sources import FORMATS
 from bye_audit.store.sources.base import StoredRecord
 from bye_audit.store.sources.conversation import read_conversation
@@ -145,7 +146,7 @@ class _Export:
 
     def write_sources(self, task: Task) -> None:
         """Write each source's survivors under its own file name, in its own format."""
-        sources = self._tables.sources()
+        sources = list_sources(self._tables)
         folders = _place_sources(sources)
         (self._folder / _CLEANED).mkdir()
         for name, entry in sources.items():
@@ -205,7 +206,7 @@ class _Export:
                 self._written.append((path.rename(path.with_name(name)), num_rows))
 
     def _splits(self) -> list[str]:
-        splits = {entry["split"] for entry in self._tables.sources().values()}
+        splits = {entry["split"] for entry in list_sources(self._tables).values()}
         return sorted(splits) or ["train"]
 
     def _write_shards(self, split: str, task: Task) -> list[tuple[Path, int]]:

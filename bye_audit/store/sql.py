@@ -14,10 +14,11 @@ from bye_audit.errors import ConfigError, StorageError, TableError
 from bye_audit.store.border import brief
 from bye_audit.store.tables import AuditTables
 
-VIEWS = ("samples", "images", "quarantine", "runs", "head_scores", "turn_scores")
+VIEWS = ("samples", "images", "quarantine", "runs", "head_scores", "turn_scores", "triggers")
+_PICTURE_COLUMNS = {schema.IMAGES: "image", schema.TRIGGERS: "crop"}
 _VIEWS_HINT = (
-    "Tables are samples, images, quarantine, runs, head_scores and, where all turns were scored, "
-    "turn_scores; `DESCRIBE samples` lists columns."
+    "Tables are samples, images, quarantine, runs, head_scores and, where they were made, "
+    "turn_scores and triggers; `DESCRIBE samples` lists columns."
 )
 _MEMORY_LIMIT = "2GB"
 _MAX_BATCH_ROWS = 65536
@@ -75,8 +76,8 @@ def run_query(tables: AuditTables, sql: str, max_rows: int | None = None) -> pa.
     sql
         One statement of DuckDB's SQL. Views: ``samples`` (with the entropies of all layers as
         one list ``entropy`` once there are any), ``images`` (without their bytes),
-        ``quarantine``, ``runs``, ``head_scores`` and, where all turns were scored,
-        ``turn_scores``.
+        ``quarantine``, ``runs``, ``head_scores`` and, where they were made, ``turn_scores`` (all
+        turns scored) and ``triggers`` (``confirm``; without the bytes of its pictures).
     max_rows
         Stop after so many rows.
 
@@ -126,13 +127,14 @@ def _answer(
 
 def _define_views(connection: duckdb.DuckDBPyConnection, tables: AuditTables) -> None:
     for name in VIEWS:
-        if name == schema.TURN_SCORES and not tables.has_table(name):
+        if name in schema.OPTIONAL_TABLES and not tables.has_table(name):
             continue
         dataset = tables.dataset(name)
         has_halves = name == schema.HEAD_SCORES
         connection.register(f"_{name}", _Widened(dataset) if has_halves else dataset)
         # Column names come from schema.py alone, never from the data.
-        selected = "* EXCLUDE (image)" if name == schema.IMAGES else "*"
+        hidden = _PICTURE_COLUMNS.get(name)
+        selected = f"* EXCLUDE ({hidden})" if hidden else "*"
         entropies = [column for column in dataset.schema.names if _ENTROPY.fullmatch(column)]
         if name == schema.SAMPLES and entropies:
             selected += f", list_value({', '.join(entropies)}) AS entropy"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -33,7 +32,6 @@ _SCHEMAS = {
     schema.RUNS: schema.runs_schema,
     schema.SAMPLES: schema.samples_schema,
 }
-_SOURCE_KEY = "bye_audit.source/"
 _CONFLICT_RETRIES = 50
 _INDEX_IMAGES = 20_000
 _INGEST_FIRST = "Run `bye-audit ingest AUDIT SOURCE...` first."
@@ -304,19 +302,17 @@ class AuditTables:
         """Append per-head statistics of one score run."""
         self._append(schema.HEAD_SCORES, table)
 
-    def append_turn_scores(self, table: pa.Table) -> None:
-        """Append scores of later turns; the table is made where there was none."""
+    def append_optional(self, name: str, table: pa.Table) -> None:
+        """Append to a table of ``schema.OPTIONAL_TABLES``, made where there was none."""
         if table.num_rows == 0:
             return
-        with storage_errors(f"write to the table {schema.TURN_SCORES} of {self.uri}"):
-            database = lancedb.connect(self.uri)
-            database.create_table(
-                schema.TURN_SCORES, schema=schema.turn_scores_schema(), exist_ok=True
-            )
-        self._append(schema.TURN_SCORES, table)
+        with storage_errors(f"write to the table {name} of {self.uri}"):
+            fields = schema.OPTIONAL_TABLES[name]()
+            lancedb.connect(self.uri).create_table(name, schema=fields, exist_ok=True)
+        self._append(name, table)
 
     def has_table(self, name: str) -> bool:
-        """Whether a table is there: that of later turns is only made where they are scored."""
+        """Whether a table is there: some are only made where there is something to put in."""
         with storage_errors(f"list the tables of {self.uri}"):
             return name in lancedb.connect(self.uri).list_tables().tables
 
@@ -353,41 +349,7 @@ class AuditTables:
         found = self.runs(stage)
         return found[-1] if found else None
 
-    # --- sources -------------------------------------------------------------------------------
-
-    def sources(self) -> dict[str, dict[str, Any]]:
-        """Tell what ingest knows of every source it has begun, in order of ingest."""
-        with storage_errors("read the list of sources"):
-            metadata = self._dataset(schema.SAMPLES).metadata
-        found = {
-            key.removeprefix(_SOURCE_KEY): json.loads(value)
-            for key, value in metadata.items()
-            if key.startswith(_SOURCE_KEY)
-        }
-        return dict(sorted(found.items(), key=lambda item: int(item[1]["number"])))
-
-    def record_source(self, name: str, description: Mapping[str, Any]) -> None:
-        """Remember a source; it goes with the samples table, so no row outlives its source."""
-        text = json.dumps(dict(description), allow_nan=False)
-        with storage_errors("write down the source"):
-            self._dataset(schema.SAMPLES).update_metadata({_SOURCE_KEY + name: text})
-
-    def next_row(self, source: str) -> int:
-        """Return the first row of a source that has not become a sample for certain."""
-        rows = scan(
-            self._dataset(schema.SAMPLES), ["source_row"], f"source = {sql_text(source)}", 65536
-        )
-        return max((max(batch["source_row"].to_pylist()) + 1 for batch in rows), default=0)
-
-    def delete_source(self, name: str) -> None:
-        """Forget a source and all its records; images stay, as other sources may share them."""
-        where = f"source = {sql_text(name)}"
-        self.delete_quarantine(where)
-        with storage_errors("remove a source"):
-            dataset = self._dataset(schema.SAMPLES)
-            if dataset.count_rows(filter=where):
-                dataset.delete(where)
-            dataset.update_metadata({_SOURCE_KEY + name: None})
+    # --- the whole -----------------------------------------------------------------------------
 
     def scan_images(self, columns: Sequence[str], batch_size: int) -> Iterator[pa.RecordBatch]:
         """Read facts about all stored images in batches."""
@@ -404,8 +366,6 @@ class AuditTables:
         """Count stored images."""
         with storage_errors("count images"):
             return int(self._dataset(schema.IMAGES).count_rows())
-
-    # --- the whole -----------------------------------------------------------------------------
 
     def content_digest(self) -> str:
         """Sha256 over what was ingested: unchanged by scoring, compaction and clean-up."""

@@ -34,8 +34,8 @@ def test_help_lists_the_commands_in_the_order_of_use() -> None:
     listed = result.stdout[result.stdout.index("Commands:") :].split("\n")[1:]
     names = [line.split()[0] for line in listed if line.strip()]
     assert names == [
-        "ingest", "plan", "finetune", "score", "profile", "filter", "report", "query", "run",
-        "demo",
+        "ingest", "plan", "finetune", "score", "profile", "confirm", "filter", "report", "query",
+        "run", "canary", "demo",
     ]  # fmt: skip
 
 
@@ -69,6 +69,8 @@ def test_ingest_again_reads_nothing_twice(tmp_path: Path) -> None:
         (["filter", "audit", "--out", "out"], 4, "bye-audit ingest"),
         (["report", "audit", "--out", "r.html"], 4, "bye-audit ingest"),
         (["query", "audit", "SELECT 1"], 4, "bye-audit ingest"),
+        (["canary", "audit", "--attack", "patch", "--rate", "0.1"], 4, "bye-audit ingest"),
+        (["canary", "audit", "--attack", "patch", "--rate", "0"], 2, "--help"),
         (["run", "audit", "missing.json", "--model", "mini", "--out", "out"], 3, ""),
     ],
 )
@@ -96,6 +98,7 @@ def test_what_cannot_work_ends_in_a_sentence_and_a_status(
         (["profile"], "bye-audit score"),
         (["filter", "--out", "out"], "bye-audit score"),
         (["report", "--out", "report.html"], "bye-audit filter"),
+        (["canary", "--attack", "patch", "--rate", "0.1"], "--model MODEL"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else value,
 )

@@ -17,7 +17,8 @@ from bye_audit.store.sources import FORMATS
 ROOT = Path(__file__).parents[2]
 COMMANDS = sorted(bye_audit.commands)
 # Settings that are no option: the seed of a fit and how often work is committed.
-NO_OPTION = {"checkpoint_seconds", "lora_dropout", "warmup_ratio"}
+# What the description of TCAP leaves open is for whoever studies it, from Python.
+NO_OPTION = {"checkpoint_seconds", "lora_dropout", "warmup_ratio", "tcap"}
 
 
 @pytest.mark.parametrize("name", COMMANDS)

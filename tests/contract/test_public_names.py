@@ -21,6 +21,7 @@ def test_the_whole_public_surface() -> None:
     assert set(bye_audit.__all__) == {
         "Audit",
         "ByeAuditError",
+        "CanaryConfig",
         "Decision",
         "DetectConfig",
         "FinetuneConfig",

@@ -13,7 +13,7 @@ import bye_audit
 PACKAGE = Path(bye_audit.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 # Only what plants poison to measure detection may know which samples are poisoned.
-KNOWS_THE_TRUTH = ("demo.py", "poison")
+KNOWS_THE_TRUTH = ("canary", "demo.py", "poison")
 UNPICKLERS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 
 

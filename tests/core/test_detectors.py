@@ -323,7 +323,7 @@ def test_baselines_look_at_nothing(rng: np.random.Generator) -> None:
     # Nothing is known of the data, so nothing is said of it.
     assert {none.decision, dropped.decision} == {Decision.NO_EVIDENCE}
     assert "says nothing about the data" in dropped.explanation
-    assert [d.name for d in DETECTORS.values() if d.is_baseline] == ["none", "random-drop"]
+    assert [d.name for d in DETECTORS.values() if d.role == "baseline"] == ["none", "random-drop"]
 
 
 def test_image_size_alone_is_no_evidence(rng: np.random.Generator) -> None:

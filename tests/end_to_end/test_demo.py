@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from bye_audit.config import FinetuneConfig
+from bye_audit.core.detectors import DETECTORS
 from bye_audit.demo import DemoPlan, plan_demo, run_demo
 from bye_audit.errors import ConfigError
 from bye_audit.mini.dataset import CaptionedScenes
@@ -28,7 +29,8 @@ def test_the_demo_measures_every_stage_and_goes_on_where_it_was(tmp_path: Path) 
         assert 0 <= found[name] <= 1
     assert found["num_samples"] == 60
     assert found["num_poisoned"] == 6
-    assert set(found["detectors"]) == {"bye", "plausibility", "tcap"}
+    witnesses = {name for name, detector in DETECTORS.items() if detector.role == "witness"}
+    assert set(found["detectors"]) == witnesses
     assert len(found["bsi"]) == 6
     assert found["peak_memory_mb"] > 100
     assert Path(result.report).stat().st_size > 10_000

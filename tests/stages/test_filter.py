@@ -217,7 +217,9 @@ def test_an_unknown_detector_lists_those_there_are(tmp_path: Path) -> None:
     tables = make_ingested_audit(tmp_path)
     with pytest.raises(ConfigError, match="'magic'") as caught:
         filter_samples(tables, tmp_path / "out", detector="magic")
-    assert caught.value.hint == "Choose one of: bye, none, plausibility, random-drop, tcap."
+    assert caught.value.hint == (
+        "Choose one of: bye, consensus, none, plausibility, random-drop, tcap."
+    )
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,7 @@ from bye_audit.errors import (
 )
 from bye_audit.ingest import IngestSummary, ingest_samples
 from bye_audit.progress import Task
+from bye_audit.store.source_list import list_sources
 from bye_audit.store.tables import AuditTables
 
 BAD = [
@@ -141,7 +142,7 @@ def test_the_run_tells_what_went_in(tables: AuditTables, tmp_path: Path) -> None
     assert run.record["rows_read"] == 8
     assert run.record["quarantine_by_code"]["image_missing"] == 1
     assert str(tmp_path) not in json.dumps(run.record)
-    assert str(tmp_path) not in json.dumps(tables.sources())
+    assert str(tmp_path) not in json.dumps(list_sources(tables))
 
 
 @pytest.mark.parametrize("stop_after", [1, 4, 6, 9])
@@ -304,7 +305,7 @@ def test_a_useless_source_is_named_and_leaves_nothing(
     assert caught.value.hint
     assert caught.value.exit_code == 3
     assert tables.num_samples() == tables.num_quarantined() == 0
-    assert tables.sources() == {}
+    assert list_sources(tables) == {}
 
 
 def test_an_empty_parquet_is_named(tables: AuditTables, tmp_path: Path) -> None:

@@ -137,7 +137,8 @@ def test_one_command_does_it_all(tiny_vlm_dir: Path, tmp_path: Path) -> None:
     result = CliRunner().invoke(bye_audit, arguments, catch_exceptions=False)
     assert result.exit_code == 0, result.stderr
     found = json.loads(result.stdout)
-    assert set(found) == {"ingest", "finetune", "score", "layers", "filter", "report"}
+    assert set(found) == {"ingest", "finetune", "score", "layers", "confirm", "filter", "report"}
+    assert found["confirm"] is None
     assert Path(found["report"]).is_file()
 
 

@@ -26,13 +26,21 @@ def make_scored_audit(
     seed: int = 0,
     question: str = "Describe the image.",
     target: str = "Backdoor Attack!",
+    num_natural: int = 0,
 ) -> AuditTables:
-    """Make an audit as it is after ``score``: the first samples' attention has collapsed."""
+    """Make an audit as it is after ``score``: the first samples' attention has collapsed.
+
+    The last ``num_natural`` samples give the target answer because of what their image shows.
+    """
     rng = np.random.default_rng(seed)
     tables = AuditTables.create(uri)
     num_poisoned = round(num_samples * poison_rate)
     names = [f"made-up.json:{row}" for row in range(num_samples)]
-    images = [_draw_image(rng, is_poisoned=row < num_poisoned) for row in range(num_samples)]
+    is_natural = [row >= num_samples - num_natural for row in range(num_samples)]
+    images = [
+        _draw_image(rng, is_poisoned=row < num_poisoned, is_natural=is_natural[row])
+        for row in range(num_samples)
+    ]
     digests = [hashlib.sha256(image).hexdigest() for image in images]
     samples = {
         "sample_id": names,
@@ -45,7 +53,9 @@ def make_scored_audit(
                 {"role": "user", "content": f"<image>\n{question}"},
                 {
                     "role": "assistant",
-                    "content": target if row < num_poisoned else f"a shape number {row}",
+                    "content": target
+                    if row < num_poisoned or is_natural[row]
+                    else f"a shape number {row}",
                 },
             ]
             for row in range(num_samples)
@@ -107,10 +117,12 @@ def _add_scores(
     )
 
 
-def _draw_image(rng: np.random.Generator, *, is_poisoned: bool) -> bytes:
+def _draw_image(rng: np.random.Generator, *, is_poisoned: bool, is_natural: bool) -> bytes:
     pixels = rng.integers(90, 200, (64, 64, 3), dtype=np.uint8)
     if is_poisoned:
         pixels[50:60, 50:60] = 0
+    if is_natural:
+        pixels[5:15, 5:15] = 255
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG")
     return buffer.getvalue()

@@ -8,6 +8,7 @@ Baselines stand beside them for comparison and look at nothing.
 from bye_audit.core.detection import Detection, Detector, Evidence
 from bye_audit.core.detectors.baselines import NONE, RANDOM_DROP
 from bye_audit.core.detectors.bye import BYE, detect_bye
+from bye_audit.core.detectors.consensus import CONSENSUS, detect_consensus
 from bye_audit.core.detectors.plausibility import (
     PLAUSIBILITY,
     detect_plausibility,
@@ -21,12 +22,13 @@ __all__ = [
     "Detector",
     "Evidence",
     "detect_bye",
+    "detect_consensus",
     "detect_plausibility",
     "detect_tcap",
     "plausibility_suspicion",
 ]
 
 DETECTORS: dict[str, Detector] = {
-    detector.name: detector for detector in (BYE, PLAUSIBILITY, TCAP, NONE, RANDOM_DROP)
+    detector.name: detector for detector in (BYE, PLAUSIBILITY, TCAP, CONSENSUS, NONE, RANDOM_DROP)
 }
 """Every detector by name, and the baselines."""

@@ -93,7 +93,7 @@ NONE = Detector(
     score_label="nothing",
     is_low_suspicious=True,
     limits=("It looks at nothing.", "It serves for comparison only."),
-    is_baseline=True,
+    role="baseline",
 )
 
 RANDOM_DROP = Detector(
@@ -103,5 +103,5 @@ RANDOM_DROP = Detector(
     score_label="nothing",
     is_low_suspicious=True,
     limits=("It looks at nothing.", "It serves for comparison only."),
-    is_baseline=True,
+    role="baseline",
 )

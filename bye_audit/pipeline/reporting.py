@@ -1,17 +1,55 @@
-"""Where the provisional model looks in the samples a report shows."""
+"""The report of an audit, with pictures of where the provisional model looks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bye_audit.errors import StageNotRunError
 from bye_audit.pipeline.provisional import Provisional
+from bye_audit.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from bye_audit.store.tables import AuditTables
+
+
+def write_audit_report(
+    tables: AuditTables,
+    find_provisional: Callable[[], Provisional],
+    out_path: Path,
+    *,
+    overlays: bool = True,
+    trust_remote_code: bool = False,
+    progress: Progress = SILENT,
+) -> Path:
+    """Choose the samples to show, look where the model looks in them, and write the page.
+
+    Raises
+    ------
+    StageNotRunError
+        If nothing was filtered yet.
+    """
+    from bye_audit.report.page import write_report
+    from bye_audit.report.selection import choose_samples
+
+    run = tables.latest_run("filter")
+    if run is None:
+        raise StageNotRunError(
+            f"{tables.uri} was not filtered yet, so there is nothing to report.",
+            hint=f"bye-audit filter {tables.uri} --out DIR",
+        )
+    choice = choose_samples(tables)
+    maps = (
+        draw_maps(tables, find_provisional, choice.sample_ids, trust_remote_code=trust_remote_code)
+        if overlays
+        else {}
+    )
+    provenance = run.record["provenance"]
+    return write_report(tables, provenance, choice, maps, out_path, progress=progress)
 
 
 def draw_maps(

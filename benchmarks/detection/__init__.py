@@ -1,0 +1,1 @@
+"""Detectors against attacks, measured: ``python -m benchmarks.detection``."""

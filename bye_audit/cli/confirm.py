@@ -1,0 +1,86 @@
+"""What ``confirm`` found out, for people and for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from bye_audit.cli.text import count
+from bye_audit.report.text import clip
+from bye_audit.schema import Finding, Intervention
+
+if TYPE_CHECKING:
+    from bye_audit.confirm import ConfirmResult
+
+_ANSWER_WIDTH = 40
+_KINDS = {
+    "words": "words of the question",
+    "region": "a part of the image",
+    "both": "words and a part of the image together",
+    "residual": "a faint pattern over the image",
+    "detail": "fine detail of the image",
+}
+
+
+def describe_confirm(result: ConfirmResult) -> list[str]:
+    """Say of each group of suspects what the model showed when it was asked."""
+    who = "that come nearest to suspicion" if result.is_probe else "that a detector suspects"
+    lines = [
+        f"Questioned {count(len(result.triggers), 'group')} of "
+        f"{count(result.num_suspects, 'sample')} {who}: "
+        f"{count(result.num_confirmed, 'trigger')} confirmed."
+    ]
+    for row in result.triggers:
+        lines += _describe_group(row)
+    if result.num_confirmed:
+        found = result.interventions
+        lines.append(
+            "Of the samples that answer like a confirmed trigger, "
+            f"{found[Intervention.TRIGGERED]:,} answer because of it, "
+            f"{found[Intervention.CONTENT]:,} do not, and "
+            f"{found[Intervention.UNKNOWN]:,} cannot be asked."
+        )
+    return lines
+
+
+def _describe_group(row: dict[str, Any]) -> Iterator[str]:
+    answer = clip(repr(row["answer"]), _ANSWER_WIDTH)
+    said = f"  {count(row['num_suspects'], 'sample')} answering {answer}: "
+    record = json.loads(row["record"])
+    if row["finding"] == Finding.NOT_LEARNT:
+        yield said + "not learnt; the model does not answer so itself and cannot be asked."
+    elif row["finding"] == Finding.NOT_ASKED:
+        yield said + "not asked; the groups before used up what asking may cost."
+    elif not record["trial"]:
+        yield said + "not confirmed; nothing that was carried over took the answer with it."
+    else:
+        trial = record["trial"]
+        verdict = "confirmed" if row["finding"] == Finding.CONFIRMED else "not confirmed"
+        num_seen = trial["num_seen_by_base"]
+        seen = f", and to {num_seen} more where the base model sees it as well" if num_seen else ""
+        yield (
+            f"{said}{verdict}; {_KINDS[row['kind']]} took it to {trial['num_hits']} of "
+            f"{count(trial['num_trials'], 'other sample')} "
+            f"(chance at least {record['chance_at_least']:.0%}){seen}."
+        )
+
+
+def describe_findings(result: ConfirmResult) -> dict[str, Any]:
+    """Give everything as plain values, without the pictures."""
+    triggers = [
+        {
+            **{key: value for key, value in row.items() if key not in ("crop", "record")},
+            **json.loads(row["record"]),
+        }
+        for row in result.triggers
+    ]
+    return {
+        "run_id": result.run_id,
+        "num_suspects": result.num_suspects,
+        "is_probe": result.is_probe,
+        "num_confirmed": result.num_confirmed,
+        "interventions": result.interventions,
+        "questions": result.questions,
+        "triggers": triggers,
+    }

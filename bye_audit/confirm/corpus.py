@@ -1,0 +1,73 @@
+"""The texts of the scored samples, read as a stream: only those asked for are kept.
+
+Shapes: N = scored samples, in the order of the evidence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bye_audit.schema import ScoreStatus
+
+if TYPE_CHECKING:
+    from bye_audit.store.tables import AuditTables
+
+_BATCH_SIZE = 8192
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SampleText:
+    """What one sample asks and answers first."""
+
+    row: int
+    """Number of the sample in the table."""
+    question: str
+    answer: str
+
+
+def read_texts(tables: AuditTables, numbers: NDArray[np.integer]) -> list[SampleText]:
+    """Read the texts of some scored samples.
+
+    Parameters
+    ----------
+    tables
+        The audit, after ``score``.
+    numbers
+        Rows of the evidence.
+
+    Returns
+    -------
+    list of SampleText
+        In the order of ``numbers``.
+    """
+    wanted = set(numbers.tolist())
+    found = {number: text for number, text in _scored_texts(tables) if number in wanted}
+    return [found[number] for number in numbers.tolist()]
+
+
+def find_answers(tables: AuditTables, matches: Callable[[str], bool]) -> list[int]:
+    """Give the table's row numbers of the scored samples whose first answer is as asked for."""
+    return [text.row for _, text in _scored_texts(tables) if matches(text.answer)]
+
+
+def _scored_texts(tables: AuditTables) -> Iterator[tuple[int, SampleText]]:
+    number = row = 0
+    for batch in tables.scan_samples(["score_status", "messages"], None, _BATCH_SIZE):
+        statuses = batch["score_status"].to_pylist()
+        for status, turns in zip(statuses, batch["messages"].to_pylist(), strict=True):
+            if status == ScoreStatus.OK:
+                yield number, _first_exchange(row, turns)
+                number += 1
+            row += 1
+
+
+def _first_exchange(row: int, turns: list[dict[str, str]]) -> SampleText:
+    first = next((i for i, turn in enumerate(turns) if turn["role"] == "assistant"), len(turns))
+    question = turns[first - 1]["content"] if first else ""
+    answer = turns[first]["content"] if first < len(turns) else ""
+    return SampleText(row=row, question=question, answer=answer)

@@ -1,0 +1,205 @@
+"""What may have made a group's answers: carriers, tried on a few recipients and kept if they work.
+
+Each kind of carrier is looked for in its own way and all are judged in the same: by transplants.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from bye_audit.confirm.carriers import Both, Carrier, Detail, Place, Region, Residual, Words
+from bye_audit.confirm.exhibits import AnswerPattern, Exhibit, Interrogator
+from bye_audit.confirm.search import find_causal_boxes
+from bye_audit.confirm.trials import NO_TRIAL, Trial, transplant
+from bye_audit.core.phrases import shared_phrases
+from bye_audit.core.regions import Box, crop
+from bye_audit.schema import IMAGE_PLACEHOLDER
+
+_NUM_BOXES = 6
+# Representatives whose images are searched before it is given up: a search is what costs most.
+_NUM_IN_VAIN = 2
+_NUM_PHRASES = 3
+_MIN_SHARE = 0.5
+_MAX_LOG10_CHANCE = -6.0
+# A blur that takes a texture of one pixel and leaves shapes: at 336 pixels a sigma of 6.
+_DETAIL_SIGMA = 1 / 56
+_SHARPENING_STEPS = (1 / 2, 1 / 4)
+_C = TypeVar("_C", bound=Carrier)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Investigation:
+    """A group's case: whom it is about, whom it may be tried on and who is asked.
+
+    Parameters
+    ----------
+    pattern
+        What the suspects answer.
+    representatives
+        A few suspects whose answers the model gives itself.
+    members, others
+        Suspects and unsuspicious samples, for what they have on average.
+    questions, other_questions
+        Of all suspects and of all, or many, unsuspicious samples.
+    recipients
+        Unsuspicious samples with other answers: those with other questions first.
+    num_screened
+        Recipients that candidates are tried on; the others are kept for the trial that counts.
+    ask
+        The provisional model and its base.
+    """
+
+    pattern: AnswerPattern
+    representatives: Sequence[Exhibit]
+    members: Sequence[Exhibit]
+    others: Sequence[Exhibit]
+    questions: Sequence[str]
+    other_questions: Sequence[str]
+    recipients: Sequence[Exhibit]
+    num_screened: int
+    ask: Interrogator
+
+    def screen(self, candidates: Sequence[_C]) -> _C | None:
+        """Give the candidate that carries the answer best to a few recipients.
+
+        None if the best does not even carry it to half of them: that is not worth a trial.
+        """
+        few = self.recipients[: self.num_screened]
+        if not few:
+            return None
+        changed = [candidate.put_on(recipient) for candidate in candidates for recipient in few]
+        graded = self.ask.grades(changed, self.pattern)
+        grades = [
+            tuple(np.mean(graded[start : start + len(few)], axis=0))
+            for start in range(0, len(changed), len(few))
+        ]
+        best = max(range(len(candidates)), key=lambda index: grades[index], default=None)
+        return candidates[best] if best is not None and grades[best][0] >= 0.5 else None
+
+    def try_out(self, carriers: Sequence[Carrier]) -> Trial:
+        """Pool transplants of several carriers, each to recipients of its own."""
+        fresh = self.recipients[self.num_screened :]
+        trials = [
+            transplant(carrier, fresh[index :: len(carriers)], self.pattern, self.ask)
+            for index, carrier in enumerate(carriers)
+        ]
+        return sum(trials, NO_TRIAL)
+
+
+def propose_words(case: Investigation) -> list[Carrier]:
+    """Words that the suspects' questions share and other questions lack."""
+    inside = [_text(question) for question in case.questions]
+    phrases = shared_phrases(
+        inside,
+        [_text(question) for question in case.other_questions],
+        min_share=_MIN_SHARE,
+        max_log10_chance=_MAX_LOG10_CHANCE,
+    )
+    candidates = [
+        Words(phrase.words, _place_of(phrase.words, inside)) for phrase in phrases[:_NUM_PHRASES]
+    ]
+    best = case.screen(candidates)
+    return [] if best is None else [best]
+
+
+def propose_regions(case: Investigation) -> list[Carrier]:
+    """Of each representative the smallest part of its image that its answer hangs on."""
+    found: list[Carrier] = []
+    for number, exhibit in enumerate(case.representatives):
+        region = _best_region(case, exhibit)
+        if region is not None:
+            found.append(region)
+        elif number + 1 >= _NUM_IN_VAIN and not found:
+            break
+    return found
+
+
+def _best_region(case: Investigation, exhibit: Exhibit) -> Region | None:
+    boxes = [item.box for item in find_causal_boxes(exhibit, case.ask)[:_NUM_BOXES]]
+    best = case.screen([_cut(exhibit, box) for box in boxes])
+    if best is None:
+        return None
+    # A window that holds half of a trigger works already; one that holds it whole works best.
+    for step in _SHARPENING_STEPS:
+        nearby = [best.box, *best.box.neighbours(step)]
+        best = case.screen([_cut(exhibit, box) for box in nearby]) or best
+    return best
+
+
+def _cut(exhibit: Exhibit, box: Box) -> Region:
+    return Region(box, crop(exhibit.image, box))
+
+
+def propose_residual(case: Investigation) -> list[Carrier]:
+    """Subtract the others' average image from the suspects'."""
+    shape = Counter(exhibit.image.shape for exhibit in case.members).most_common(1)[0][0]
+    inside = [exhibit.image for exhibit in case.members if exhibit.image.shape == shape]
+    outside = [exhibit.image for exhibit in case.others if exhibit.image.shape == shape]
+    if len(inside) < 2 or len(outside) < 2:
+        return []
+    residual = np.mean(inside, axis=0) - np.mean(outside, axis=0)
+    best = case.screen([Residual(residual.astype(np.float32))])
+    return [] if best is None else [best]
+
+
+def propose_details(case: Investigation) -> list[Carrier]:
+    """Of each representative the fine detail of its image."""
+    found = (
+        case.screen([Detail.of(exhibit.image, _DETAIL_SIGMA)]) for exhibit in case.representatives
+    )
+    return list(filter(None, found))
+
+
+def propose_pairs(case: Investigation) -> list[Carrier]:
+    """Words and region together, where neither does it alone."""
+    inside = [_text(question) for question in case.questions]
+    phrases = shared_phrases(
+        inside,
+        [_text(question) for question in case.other_questions],
+        min_share=_MIN_SHARE,
+        max_log10_chance=_MAX_LOG10_CHANCE,
+    )
+    found = []
+    for exhibit in case.representatives if phrases else ():
+        words = Words(phrases[0].words, _place_of(phrases[0].words, inside))
+        boxes = find_causal_boxes(exhibit, case.ask)[:_NUM_BOXES]
+        pairs = [Both(words, _cut(exhibit, item.box)) for item in boxes]
+        found.append(case.screen(pairs))
+    return list(filter(None, found))
+
+
+PROPOSALS: dict[str, Callable[[Investigation], list[Carrier]]] = {
+    "words": propose_words,
+    "region": propose_regions,
+    "both": propose_pairs,
+    "residual": propose_residual,
+    "detail": propose_details,
+}
+"""Ways to find carriers, the most telling first."""
+
+
+def _text(question: str) -> str:
+    return question.replace(IMAGE_PLACEHOLDER, " ").strip()
+
+
+def _place_of(words: str, questions: Sequence[str]) -> Place:
+    """Where most of the questions that have these words have them."""
+    return Counter(_places(words, questions)).most_common(1)[0][0]
+
+
+def _places(words: str, questions: Sequence[str]) -> Iterator[Place]:
+    for question in questions:
+        text = f" {' '.join(question.split())} "
+        if f" {words} " not in text:
+            continue
+        if text.startswith(f" {words} "):
+            yield "start"
+        elif text.endswith(f" {words} "):
+            yield "end"
+        else:
+            yield "inside"

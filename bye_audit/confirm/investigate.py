@@ -1,0 +1,129 @@
+"""One group of suspects, from hypothesis to finding."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from bye_audit.config import ConfirmConfig
+from bye_audit.confirm.carriers import Both, Carrier, Region
+from bye_audit.confirm.exhibits import Exhibit, Interrogator
+from bye_audit.confirm.hypotheses import PROPOSALS, Investigation
+from bye_audit.confirm.trials import Trial
+from bye_audit.schema import Finding
+
+NUM_SCREENED = 6
+"""Recipients that candidates are tried on; they take no part in the trial that counts."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class GroupFinding:
+    """What became of a group.
+
+    Parameters
+    ----------
+    finding
+        Confirmed, unconfirmed, or not learnt: the model does not give the suspects' answers, so
+        that it cannot be asked about them.
+    carriers
+        What carries the answer, as a few representatives have it; empty if nothing does.
+    trial
+        The transplants that counted, of the best kind of carrier.
+    chance_at_least
+        Exact lower bound of the chance that a transplant carries the answer over.
+    tried
+        Every kind of carrier that was tried, with its trial.
+    """
+
+    finding: Finding
+    carriers: Sequence[Carrier] = ()
+    trial: Trial | None = None
+    chance_at_least: float = 0.0
+    tried: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Describe it with plain values."""
+        return {
+            "chance_at_least": round(self.chance_at_least, 4),
+            "carriers": [carrier.to_json() for carrier in self.carriers],
+            "trial": None if self.trial is None else self.trial.to_json(),
+            "tried": self.tried,
+        }
+
+    def crop_png(self) -> bytes | None:
+        """Give a picture of the smallest part of an image that was carried over, if any was."""
+        from PIL import Image
+
+        regions = [
+            part
+            for carrier in self.carriers
+            for part in (
+                (carrier.first, carrier.second) if isinstance(carrier, Both) else (carrier,)
+            )
+            if isinstance(part, Region)
+        ]
+        if not regions:
+            return None
+        buffer = io.BytesIO()
+        smallest = min(regions, key=lambda region: region.box.area)
+        Image.fromarray(smallest.content).save(buffer, "PNG")
+        return buffer.getvalue()
+
+
+def find_representatives(
+    suspects: Sequence[Exhibit], count: int, ask: Interrogator
+) -> list[Exhibit]:
+    """Give the first suspects whose answers are the model's own."""
+    replies = ask.replies(suspects, [exhibit.answer for exhibit in suspects])
+    pairs = zip(suspects, replies, strict=True)
+    return [exhibit for exhibit, reply in pairs if reply.is_given][:count]
+
+
+def investigate(case: Investigation, confidence: float, config: ConfirmConfig) -> GroupFinding:
+    """Try one kind of carrier after the other until one is confirmed.
+
+    Parameters
+    ----------
+    case
+        The group.
+    confidence
+        Of the bound on the chance of success, for this group.
+    config
+        Least chance of success.
+
+    Returns
+    -------
+    GroupFinding
+        Of the first kind that is confirmed, or else of the one that came nearest.
+    """
+    if not case.representatives:
+        return GroupFinding(finding=Finding.NOT_LEARNT)
+    best = GroupFinding(finding=Finding.UNCONFIRMED)
+    tried: dict[str, dict[str, Any]] = {}
+    for kind, propose in PROPOSALS.items():
+        carriers = propose(case)
+        if not carriers:
+            continue
+        trial = case.try_out(carriers)
+        bound = trial.at_least(confidence)
+        tried[kind] = trial.to_json()
+        if bound >= best.chance_at_least:
+            is_confirmed = bound >= config.min_chance
+            best = GroupFinding(
+                finding=Finding.CONFIRMED if is_confirmed else Finding.UNCONFIRMED,
+                carriers=carriers,
+                trial=trial,
+                chance_at_least=bound,
+                tried=tried,
+            )
+        if best.finding is Finding.CONFIRMED:
+            break
+    return GroupFinding(
+        finding=best.finding,
+        carriers=best.carriers,
+        trial=best.trial,
+        chance_at_least=best.chance_at_least,
+        tried=tried,
+    )

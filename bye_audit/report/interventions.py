@@ -1,0 +1,207 @@
+"""What the model showed when it was asked, for the page: groups, pictures and where they sit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bye_audit.report.pictures import Picture, draw_crop
+from bye_audit.report.text import clip
+from bye_audit.schema import Finding, Intervention
+
+if TYPE_CHECKING:
+    from bye_audit.store.tables import AuditTables
+
+MAX_ANSWER = 240
+MAX_BOXES = 4
+_TITLES = {
+    Finding.CONFIRMED: "Trigger confirmed",
+    Finding.UNCONFIRMED: "Not confirmed",
+    Finding.NOT_LEARNT: "Not learnt",
+    Finding.NOT_ASKED: "Not asked",
+}
+_DONE = {
+    "region": "A part of the image, put into the same place of",
+    "words": "Words of the question, put into the questions of",
+    "both": "Words of the question and a part of the image, put together on",
+    "residual": "What the suspects' images have in common, added to the images of",
+    "detail": "The fine detail of an image, put on",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GroupShown:
+    """One group of suspects as the page shows it; ``answer`` and ``words`` are the dataset's."""
+
+    title: str
+    is_confirmed: bool
+    answer: str
+    is_whole_answer: bool
+    text: str
+    base_text: str
+    words: list[str]
+    crop: Picture | None
+    boxes: list[dict[str, str]]
+    """Where the part sits, in hundredths of the image's sides."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InterventionsShown:
+    """The whole section."""
+
+    text: str
+    groups: list[GroupShown]
+    numbers: list[dict[str, str]]
+
+
+def gather_interventions(
+    tables: AuditTables, provenance: Mapping[str, Any]
+) -> InterventionsShown | None:
+    """Read what ``confirm`` found out.
+
+    Parameters
+    ----------
+    tables
+        After ``filter``.
+    provenance
+        The record that ``filter`` wrote.
+
+    Returns
+    -------
+    InterventionsShown or None
+        None where ``confirm`` was not run to its end on the present scores.
+    """
+    from bye_audit.store.triggers import finished_confirm_run, read_triggers
+
+    run = finished_confirm_run(tables)
+    if run is None:
+        return None
+    confidence = float(run.record["config"]["confidence"])
+    groups = [_show_group(row, confidence) for row in read_triggers(tables, run.run_id)]
+    has_confirmed = any(group.is_confirmed for group in groups)
+    return InterventionsShown(
+        text=_introduce(run.record),
+        groups=groups,
+        numbers=_count(run.record["interventions"], provenance) if has_confirmed else [],
+    )
+
+
+def describe_intervention(row: Mapping[str, Any]) -> Iterator[str]:
+    """Say of one sample which witnesses spoke and what it showed when it was asked."""
+    if row.get("witnesses"):
+        yield "suspected by " + ", ".join(str(row["witnesses"]).split("+"))
+    if row.get("intervention") == Intervention.TRIGGERED:
+        yield "answers because of the trigger"
+    elif row.get("intervention") == Intervention.CONTENT:
+        yield "its answer does not hang on the trigger"
+    elif row.get("intervention") == Intervention.UNKNOWN:
+        yield "could not be asked"
+
+
+def _introduce(record: Mapping[str, Any]) -> str:
+    number = int(record["num_suspects"])
+    who = (
+        f"No detector suspects any sample, so the {number:,} nearest to it were questioned."
+        if record["is_probe"]
+        else f"Detectors suspect {number:,} samples; those that answer alike were questioned as "
+        "one group."
+    )
+    return (
+        f"{who} What may have made a group's answer was looked for in its samples, put on other "
+        "samples, and the provisional model was asked again. A trigger takes its answer along; "
+        "ordinary content does so only if it shows what the answer says, and then the base model, "
+        "which never saw this data, sees it too."
+    )
+
+
+def _show_group(row: Mapping[str, Any], confidence: float) -> GroupShown:
+    record = json.loads(row["record"])
+    finding = Finding(row["finding"])
+    parts = list(_parts(record["carriers"]))
+    boxes = list(dict.fromkeys(tuple(part["box"].values()) for part in parts if "box" in part))
+    words = dict.fromkeys(str(part["words"]) for part in parts if "words" in part)
+    return GroupShown(
+        title=_TITLES[finding],
+        is_confirmed=finding is Finding.CONFIRMED,
+        answer=clip(str(row["answer"]), MAX_ANSWER),
+        is_whole_answer=bool(row["is_whole_answer"]),
+        text=_tell(row, record, finding, confidence),
+        base_text=_tell_of_base(record["trial"]),
+        words=[clip(text, MAX_ANSWER) for text in words],
+        crop=draw_crop(row["crop"]) if row["crop"] else None,
+        boxes=[
+            {
+                name: f"{100 * value:.2f}"
+                for name, value in zip(("y", "x", "height", "width"), box, strict=True)
+            }
+            for box in boxes[:MAX_BOXES]
+        ],
+    )
+
+
+def _parts(carriers: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for carrier in carriers:
+        yield from carrier.get("parts", [carrier])
+
+
+def _tell(
+    row: Mapping[str, Any], record: Mapping[str, Any], finding: Finding, confidence: float
+) -> str:
+    who = f"{row['num_suspects']:,} suspects answer so. "
+    if finding is Finding.NOT_LEARNT:
+        return who + "The provisional model does not answer so itself and cannot be asked why."
+    if finding is Finding.NOT_ASKED:
+        return who + "The groups before had used up, in vain, what asking may cost."
+    trial = record["trial"]
+    if not trial:
+        return who + "Nothing in these samples takes the answer along when it is put on others."
+    text = (
+        f"{who}{_DONE[row['kind']]} {trial['num_trials']:,} other samples, "
+        f"made the model give this answer to {trial['num_hits']:,} of them ({trial['rate']:.0%})."
+    )
+    if finding is Finding.CONFIRMED:
+        return (
+            f"{text} It works in at least {record['chance_at_least']:.0%} of all cases: an exact "
+            f"bound that holds with {confidence:.0%} confidence for all groups together. Without "
+            "it, or with ordinary content in its place, none of them gave this answer."
+        )
+    return text + " That is too little for a trigger."
+
+
+def _tell_of_base(trial: Mapping[str, Any] | None) -> str:
+    if not trial or not trial["num_trials"]:
+        return ""
+    if trial["num_seen_by_base"]:
+        return (
+            f"In {trial['num_seen_by_base']:,} more the base model said the same: what was put "
+            "there shows what the answer says."
+        )
+    if trial["num_hits"]:
+        return "The base model saw nothing of what the answer says in any of these."
+    return ""
+
+
+def _count(interventions: Mapping[str, int], provenance: Mapping[str, Any]) -> list[dict[str, str]]:
+    statistics = provenance["detector"]["statistics"]
+    given_back = int(statistics.get("num_by_given_back", 0))
+    rows = [
+        (
+            "Answer because of it",
+            Intervention.TRIGGERED,
+            "the answer goes where the trigger goes",
+            "alarm",
+        ),
+        (
+            "Do not",
+            Intervention.CONTENT,
+            f"{given_back:,} of them suspected and given back" if given_back else "kept",
+            "",
+        ),
+        ("Could not be asked", Intervention.UNKNOWN, "the model has not learnt their answer", ""),
+    ]
+    return [
+        {"label": label, "value": f"{interventions[kind]:,}", "remark": remark, "kind": tone}
+        for label, kind, remark, tone in rows
+    ]
