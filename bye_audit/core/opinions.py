@@ -87,7 +87,7 @@ def name_confounders(detection: Detection, evidence: Evidence) -> Detection:
     """
     is_member_N = detection.is_evaluated_N & (detection.suspicion_N > 0.5)
     is_seen_to = "confounders" in detection.statistics
-    if is_seen_to or DETECTORS[detection.detector].is_baseline or not is_member_N.any():
+    if is_seen_to or DETECTORS[detection.detector].role == "baseline" or not is_member_N.any():
         return detection
     rows = np.flatnonzero(detection.is_evaluated_N)
     found = associate_all(is_member_N[rows], [s.take(rows) for s in evidence.strata.values()])
