@@ -47,8 +47,8 @@ class World:
         Share of pictures that show something special and what it does to every second head.
     text_trigger
         Whether the poison's question is a kind of its own.
-    gain
-        Whether the poison's answers gain likelihood; None: likelihoods are not there.
+    has_gains
+        Whether likelihoods are there; those of the poison's answers gain.
     """
 
     name: str
@@ -63,7 +63,7 @@ class World:
     content_share: float = 0.0
     content_shift: float = 0.0
     text_trigger: bool = False
-    gain: bool | None = None
+    has_gains: bool = False
 
 
 CLEAN = (
@@ -87,7 +87,7 @@ POISONED = (
 
 def with_gains(world: World) -> World:
     """Give the same world with likelihoods of the answers."""
-    return replace(world, name=f"{world.name}, likelihoods", gain=world.rate > 0)
+    return replace(world, has_gains=True)
 
 
 def make_heads(world: World, seed: int) -> tuple[Evidence, NDArray[np.bool_]]:
@@ -147,8 +147,8 @@ def _evidence(
             name="question", codes_N=kinds_N, labels=labels, may_explain=True
         )
     gain_N = None
-    if world.gain is not None:
-        gain_N = np.where(is_poisoned & world.gain, 10.0, 0.0)
+    if world.has_gains:
+        gain_N = np.where(is_poisoned, 10.0, 0.0)
         gain_N = gain_N + rng.exponential(0.5, world.num_samples)
     return Evidence(
         entropy_NL=values["image_entropy"].mean(axis=2, dtype=np.float64),

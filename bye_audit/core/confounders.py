@@ -19,7 +19,7 @@ Shapes: N = samples, R = strata, P = strata after pooling.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +40,8 @@ in 3 of 10 samples of one of three equal strata, and in no other, has 0.47 and i
 DEPENDENT_SHARE = 0.1
 """Share of the values' variance between strata from which a head is also looked at within them."""
 
+# Share of a group in one stratum, and of the others in it, from and to which that is told.
+_ALIKE, _RARE = 0.9, 0.5
 # A stratum in which values hardly differ would otherwise turn its own noise into outliers.
 _LEAST_RELATIVE_SCALE = 0.5
 _MAD_TO_SIGMA = 1.4826
@@ -105,8 +107,8 @@ class Association:
         Stratum that holds most of the group.
     share_of_group
         Share of the group in that stratum.
-    share_of_stratum
-        Share of that stratum in the group.
+    share_elsewhere
+        Share of all other samples in that stratum.
     may_explain
         Whether the group may be innocent for this reason.
     """
@@ -118,13 +120,34 @@ class Association:
     p_value: float
     label: str
     share_of_group: float
-    share_of_stratum: float
+    share_elsewhere: float
     may_explain: bool
 
     @property
     def explains(self) -> bool:
         """Whether the group is what these strata tell apart, and may be for an innocent reason."""
         return self.may_explain and self.cramers_v >= EXPLAINED_V
+
+    @property
+    def is_telling(self) -> bool:
+        """Whether a reader should know: the strata tell the group, or nearly all of it is alike."""
+        is_alike = self.share_of_group >= _ALIKE and self.share_elsewhere <= _RARE
+        return self.cramers_v >= EXPLAINED_V or is_alike
+
+    @property
+    def kind(self) -> str:
+        """Name of the strata in words."""
+        return self.name.replace("_", " ")
+
+    def in_words(self) -> str:
+        """Say what most of the group have in common, and whether others have it too.
+
+        The label may be the data's own text: it comes in quotes and with controls escaped.
+        """
+        return (
+            f"{self.share_of_group:.0%} of them have the {self.kind} {self.label!r}, as do "
+            f"{self.share_elsewhere:.0%} of the others"
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Numbers as plain values."""
@@ -135,7 +158,7 @@ class Association:
             "p_value": self.p_value,
             "label": self.label,
             "share_of_group": self.share_of_group,
-            "share_of_stratum": self.share_of_stratum,
+            "share_elsewhere": self.share_elsewhere,
             "may_explain": self.may_explain,
         }
 
@@ -185,8 +208,8 @@ def associate(is_member_N: BoolArray, strata: Strata) -> Association:
         degrees_of_freedom=max(degrees, 0),
         p_value=float(chi2_distribution.sf(chi2, degrees)) if degrees > 0 else 1.0,
         label=_label(strata, codes_N, top),
-        share_of_group=float(member_R[top] / num_members) if num_members else 0.0,
-        share_of_stratum=float(member_R[top] / size_R[top]),
+        share_of_group=_ratio(member_R[top], num_members),
+        share_elsewhere=_ratio(size_R[top] - member_R[top], num_samples - num_members),
         may_explain=strata.may_explain,
     )
 
@@ -291,9 +314,8 @@ def _robust_moments(
     return center_P, scale_P
 
 
-def name_group(is_member_N: BoolArray, strata: Mapping[str, Strata]) -> dict[str, Any]:
-    """Describe a group by every confounder, as plain values, the strongest first."""
-    return {found.name: found.to_json() for found in associate_all(is_member_N, strata.values())}
+def _ratio(part: float, whole: float) -> float:
+    return float(part / whole) if whole else 0.0
 
 
 def _corrected_v(chi2: float, num_samples: float, degrees: int) -> float:

@@ -125,6 +125,10 @@ class HeldHeadScores:
         self._values = dict(values_NLH)
         self.num_layers, self.num_heads = next(iter(self._values.values())).shape[1:]
 
+    def take(self, rows: NDArray[np.integer]) -> HeldHeadScores:
+        """Statistics of some of the samples."""
+        return HeldHeadScores({name: values[rows] for name, values in self._values.items()})
+
     def batches(
         self, names: Sequence[str]
     ) -> Iterator[tuple[NDArray[np.int64], dict[str, NDArray[np.float32]]]]:

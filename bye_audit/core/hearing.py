@@ -55,6 +55,41 @@ class Hearing:
         return np.where(codes_P == _SILENCE, np.nan, odds_P)[inverse_N]
 
 
+def mean_overlap(
+    hearing: Hearing, is_suspect_N: NDArray[np.bool_], *, num_resamples: int, seed: int
+) -> float:
+    """Mean Jaccard index of the suspects and those that resampled votes would give.
+
+    Parameters
+    ----------
+    hearing
+        The votes. Samples with the same votes are suspected or not together, so that a resample
+        need only draw how often each pattern occurs.
+    is_suspect_N
+        Whom the votes make suspects.
+    num_resamples, seed
+        How many bootstrap samples of the votes are drawn, of the same panel.
+
+    Returns
+    -------
+    float
+        In [0, 1].
+    """
+    codes_P, first_P, counts_P = np.unique(hearing.codes_N, return_index=True, return_counts=True)
+    is_heard_P = codes_P != _SILENCE
+    first_P, counts_P = first_P[is_heard_P], counts_P[is_heard_P]
+    votes_PV = decode_votes(codes_P[is_heard_P], hearing.num_voters)
+    is_suspect_P = is_suspect_N[first_P]
+    rng = np.random.default_rng([seed, num_resamples])
+    overlaps = []
+    for drawn_P in rng.multinomial(counts_P.sum(), counts_P / counts_P.sum(), num_resamples):
+        again_P = fit_dawid_skene(votes_PV, weights_N=drawn_P).log_odds(votes_PV) > 0
+        either = float(counts_P[is_suspect_P | again_P].sum())
+        both = float(counts_P[is_suspect_P & again_P].sum())
+        overlaps.append(both / either if either else 1.0)
+    return float(np.mean(overlaps))
+
+
 def hear_panel(
     evidence: Evidence, voters: Sequence[HeadVoter], scale: HeadScale, *, threshold: float
 ) -> Hearing:

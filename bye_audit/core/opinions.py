@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from bye_audit.config import DetectConfig
+from bye_audit.core.confounders import associate_all
 from bye_audit.core.detection import Detection, Evidence
 from bye_audit.core.detectors import DETECTORS
 from bye_audit.core.stability import MIN_KAPPA, agreement
@@ -62,4 +65,39 @@ def add_opinions(detection: Detection, evidence: Evidence, config: DetectConfig)
         detection,
         explanation=detection.explanation + remarks,
         statistics={**detection.statistics, "other_detectors": said},
+    )
+
+
+def name_confounders(detection: Detection, evidence: Evidence) -> Detection:
+    """Say what the suspects have in common besides what the detector looked at.
+
+    Parameters
+    ----------
+    detection
+        Any detector's answer.
+    evidence
+        As it had it; strata are read only if there are suspects.
+
+    Returns
+    -------
+    Detection
+        The same decision and suspects, and ``statistics["confounders"]``: how far each confounder
+        goes together with those whose suspicion is above one half, the strongest first. Strong ones
+        are in the explanation. Detectors that have seen to it themselves are left alone.
+    """
+    is_member_N = detection.is_evaluated_N & (detection.suspicion_N > 0.5)
+    is_seen_to = "confounders" in detection.statistics
+    if is_seen_to or DETECTORS[detection.detector].role == "baseline" or not is_member_N.any():
+        return detection
+    rows = np.flatnonzero(detection.is_evaluated_N)
+    found = associate_all(is_member_N[rows], [s.take(rows) for s in evidence.strata.values()])
+    remarks = [item.in_words() for item in found if item.is_telling]
+    text = f" Of the suspects: {'; '.join(remarks)}." if remarks else ""
+    return replace(
+        detection,
+        explanation=detection.explanation + text,
+        statistics={
+            **detection.statistics,
+            "confounders": {item.name: item.to_json() for item in found},
+        },
     )

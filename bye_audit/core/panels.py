@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bye_audit.config import TcapConfig
 from bye_audit.core.confounders import Association
 from bye_audit.core.dawid_skene import NO_VOTE
 from bye_audit.core.gaussians import sorted_values
@@ -103,10 +104,10 @@ def find_panels(
     settings = search.config
     found = []
     for panel in _panels(voters, search, witness_R):
-        is_chosen = _is_chosen(panel.witness_kappa, search)
-        if is_chosen or (len(panel.voters) >= settings.min_heads and panel.group.is_beyond_doubt):
+        chosen = is_chosen(panel.witness_kappa, settings)
+        if chosen or (len(panel.voters) >= settings.min_heads and panel.group.is_beyond_doubt):
             last = panel.voters[min(settings.min_heads, len(panel.voters)) - 1]
-            found.append((is_chosen, last.groups.separation, panel))
+            found.append((chosen, last.groups.separation, panel))
     found.sort(key=lambda entry: entry[:2], reverse=True)
     return [panel for _, _, panel in found]
 
@@ -126,7 +127,7 @@ def _panels(
         kappa = None
         if witness_R is not None:
             kappa = float(kappa_with(members_R[:, None].astype(np.int8), witness_R)[0])
-        if len(seats) < settings.min_heads and not _is_chosen(kappa, search):
+        if len(seats) < settings.min_heads and not is_chosen(kappa, search.config):
             continue
         chosen = [voters[number] for number in seats]
         distances_RV = np.stack([v.distance(search.compared(v)) for v in chosen], axis=1)
@@ -149,9 +150,8 @@ def is_rival(first: Panel, second: Panel) -> bool:
     return max(forth, support(first.members_R, second.members_R)) < _SAME_GROUP
 
 
-def _is_chosen(kappa: float | None, search: HeadSearch) -> bool:
+def is_chosen(kappa: float | None, settings: TcapConfig) -> bool:
     """Whether the second witness, asked to choose, means the same samples."""
-    settings = search.config
     return (
         settings.agree_with is not None
         and kappa is not None

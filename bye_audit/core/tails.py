@@ -27,8 +27,13 @@ MIN_GAP = 12.0
 """Evidence, in nats, from which a gap is there beyond doubt. Of 4,235 draws of 50 to 100,000 values
 (normal, exponential, lognormal, gamma, uniform, Student t) 2 showed more, and 40 more than 8."""
 
-MAX_VALLEY = 2 / 3
-"""Density between two groups, in units of the lower of their peaks, from which they merge."""
+MIN_VALLEY = 2.7
+"""Evidence, in nats, from which there is a valley between two Gaussians: hardly less than that of
+four samples beside an empty stretch (4 ln 2)."""
+MAX_WIDTH = 1.25
+"""Deviation of a group, in units of the others', above which it may be a tail: tails are wide."""
+MIN_SUSPECTS = 20
+"""Fewest suspects whose deviation is known well enough to tell."""
 
 # Ends of stretches that are looked at on either side of the cut: half by value, half by rank.
 _NUM_EDGES = 48
@@ -52,14 +57,20 @@ class GroupEvidence:
     delta_bic_third
         BIC of two Gaussians minus BIC of three: positive where two do not describe the values.
     valley
-        Least density of the two Gaussians between their means, in units of the lower peak; 1 where
-        there is no valley.
+        Log-likelihood ratio, in nats, by which so many suspects are denser at their peak than the
+        two Gaussians are between their means; 0 where there is no valley.
+    width
+        Deviation of the suspects' Gaussian in units of the other's.
+    num_suspects
+        Values in the group.
     """
 
     gap: float
     delta_bic_tail: float
     delta_bic_third: float
     valley: float
+    width: float
+    num_suspects: float
 
     @property
     def is_beyond_doubt(self) -> bool:
@@ -67,14 +78,14 @@ class GroupEvidence:
 
         Either a gap shows it, whatever the shapes are; or, where values are too few for a gap, the
         shapes do: two Gaussians are beyond doubt better than a mode with a tail, good enough that a
-        third is not needed, and have a valley between them.
+        third is not needed, and either have a valley between them or are about as wide.
         """
-        is_shaped_so = (
-            self.delta_bic_tail > MIN_DELTA_BIC
-            and self.delta_bic_third <= MIN_DELTA_BIC
-            and self.valley <= MAX_VALLEY
-        )
-        return self.gap >= MIN_GAP or is_shaped_so
+        if self.gap >= MIN_GAP:
+            return True
+        if self.delta_bic_tail <= MIN_DELTA_BIC or self.delta_bic_third > MIN_DELTA_BIC:
+            return False
+        is_narrow = self.width <= MAX_WIDTH and self.num_suspects >= MIN_SUSPECTS
+        return self.valley >= MIN_VALLEY or is_narrow
 
     def to_json(self) -> dict[str, float]:
         """Numbers as plain values."""
@@ -110,7 +121,9 @@ def weigh_group(values: SortedValues, *, cut: float, center: float) -> GroupEvid
     is assumed, but tens of values are needed.
 
     The tail: Johnson's unbounded distribution [1]_, which has any skewness and heavy tails and the
-    normal and lognormal as limits, against two Gaussians by BIC.
+    normal and lognormal as limits, against two Gaussians by BIC. What it does not cover, a normal
+    mode with some values scattered beside it, shows as a second Gaussian that is wide and has no
+    valley before it.
 
     References
     ----------
@@ -119,31 +132,48 @@ def weigh_group(values: SortedValues, *, cut: float, center: float) -> GroupEvid
     """
     scaled, mean, spread = standardized(values)
     if spread == 0:
-        return GroupEvidence(gap=0.0, delta_bic_tail=0.0, delta_bic_third=0.0, valley=1.0)
+        return GroupEvidence(
+            gap=0.0,
+            delta_bic_tail=0.0,
+            delta_bic_third=0.0,
+            valley=0.0,
+            width=1.0,
+            num_suspects=0.0,
+        )
     two, three = (
         fit_gaussians(scaled.values_N, num, weights_N=scaled.weights_N, tail="both")
         for num in (2, 3)
     )
     cut, center = (cut - mean) / spread, (center - mean) / spread
+    width = math.sqrt(two.var_K[0] / two.var_K[1])
     if cut > center:
-        mirrored = SortedValues(-scaled.values_N[::-1], scaled.weights_N[::-1])
-        gap = _widest_gap(mirrored, -cut, -center)
-    else:
-        gap = _widest_gap(scaled, cut, center)
+        width = 1 / width
+        scaled = SortedValues(-scaled.values_N[::-1], scaled.weights_N[::-1])
+        cut, center = -cut, -center
+    num_suspects = float(scaled.weight_up_to(np.array([cut]))[0])
     return GroupEvidence(
-        gap=gap,
+        gap=_widest_gap(scaled, cut, center),
         delta_bic_tail=_bic_of_tailed_mode(scaled) - two.bic,
         delta_bic_third=two.bic - three.bic,
-        valley=_valley_of(two),
+        valley=_valley_between(two, num_suspects),
+        width=width,
+        num_suspects=num_suspects,
     )
 
 
-def _valley_of(fit: GaussianFit) -> float:
-    """Least density between two means over the lower of the peaks on either side of it."""
+def _valley_between(fit: GaussianFit, num_suspects: float) -> float:
+    """Evidence for a valley between two components, if the suspects are one of them.
+
+    Of as many samples as are at the lower peak, and what the valley has in the same width, is the
+    difference more than two Poisson counts of one density would show?
+    """
     places = np.linspace(fit.mean_K[0], fit.mean_K[1], _VALLEY_POINTS)
     density = fit.density(places)
     least = int(density.argmin())
-    return float(density[least] / min(density[: least + 1].max(), density[least:].max()))
+    peak = min(float(density[: least + 1].max()), float(density[least:].max()))
+    depth = float(density[least]) / peak
+    inner = depth * math.log(2 * depth / (1 + depth)) if depth > 0 else 0.0
+    return num_suspects * (math.log(2 / (1 + depth)) + inner)
 
 
 def _widest_gap(values: SortedValues, cut: float, center: float) -> float:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from bye_audit import schema
 from bye_audit.config import DetectConfig
 from bye_audit.core.detectors import DETECTORS, Detection, Detector
-from bye_audit.core.opinions import add_opinions
+from bye_audit.core.opinions import add_opinions, name_confounders
 from bye_audit.errors import ConfigError, InterruptedStageError
 from bye_audit.filter.provenance import build_provenance, write_provenance
 from bye_audit.progress import SILENT, Progress
@@ -160,6 +160,7 @@ def _filter(
             scored.evidence, config, lambda layer: task.advance(note=f"layer {layer}")
         )
         detection = add_opinions(detection, scored.evidence, config)
+        detection = name_confounders(detection, scored.evidence)
     _write_verdicts(tables, detector, detection, scored, run_id, progress)
     counts = _count(tables)
     files = _export(tables, out_dir, counts, progress)

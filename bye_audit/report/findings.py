@@ -150,13 +150,15 @@ def _read_layers(tables: AuditTables, found: Mapping[str, Any]) -> list[LayerFin
         # A detector that looks at no layer: the profile of its own stage still informs.
         run = tables.latest_run("profile")
         profiles = run.record["layers"] if run else []
+    # Their components are of values within strata, which the histogram does not show.
+    within = found["statistics"].get("layers_within_strata", {})
     return [
         LayerFinding(
             layer=int(profile["layer"]),
             bsi=float(profile["bsi"]),
             has_two_modes=float(profile["delta_bic"]) > MIN_DELTA_BIC,
             is_sensitive=bool(profile["is_sensitive"]),
-            components=_components(profile["mixture"]),
+            components=() if str(profile["layer"]) in within else _components(profile["mixture"]),
         )
         for profile in profiles
     ]

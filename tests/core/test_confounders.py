@@ -15,7 +15,6 @@ from bye_audit.core.confounders import (
     associate,
     associate_all,
     fit_stratum_scale,
-    name_group,
     variance_between,
 )
 
@@ -45,7 +44,8 @@ def test_v_runs_from_independence_to_identity(rng: np.random.Generator) -> None:
     codes_N = np.arange(NUM_SAMPLES) % 3
     same = associate(codes_N == 1, make_strata(codes_N))
     assert same.cramers_v == pytest.approx(1, abs=1e-2)
-    assert (same.label, same.share_of_group, same.share_of_stratum) == ("kind 1", 1, 1)
+    assert (same.label, same.share_of_group, same.share_elsewhere) == ("kind 1", 1, 0)
+    assert same.in_words() == "100% of them have the question 'kind 1', as do 0% of the others"
     assert same.explains
     apart = associate(rng.random(NUM_SAMPLES) < 0.1, make_strata(codes_N))
     assert apart.cramers_v < 0.1
@@ -69,7 +69,7 @@ def test_poison_in_three_of_ten_samples_of_one_kind_is_not_explained_away() -> N
     assert found.cramers_v < EXPLAINED_V
     assert not found.explains
     assert found.share_of_group == 1
-    assert found.share_of_stratum == pytest.approx(0.3)
+    assert found.share_elsewhere == pytest.approx(210 / 810)
 
 
 def test_what_follows_from_the_answer_is_named_and_excuses_nothing() -> None:
@@ -78,9 +78,27 @@ def test_what_follows_from_the_answer_is_named_and_excuses_nothing() -> None:
     found = associate(codes_N == 1, lengths)
     assert found.cramers_v > 0.95
     assert not found.explains
-    assert (
-        name_group(codes_N == 1, {"answer_length": lengths})["answer_length"]["label"] == "kind 1"
+    assert (found.kind, found.label) == ("answer length", "kind 1")
+
+
+def test_a_group_that_is_nearly_all_of_one_kind_is_worth_telling() -> None:
+    codes_N = np.arange(NUM_SAMPLES) % 4
+    few = (codes_N == 0) & (np.arange(NUM_SAMPLES) % 20 == 0)
+    found = associate(few, make_strata(codes_N))
+    assert found.cramers_v < EXPLAINED_V
+    assert found.is_telling
+    assert not associate(np.arange(NUM_SAMPLES) % 20 < 5, make_strata(codes_N)).is_telling
+
+
+def test_a_label_from_the_data_is_shown_in_quotes_without_controls() -> None:
+    codes_N = np.arange(NUM_SAMPLES) % 2
+    strata = Strata(
+        name="source", codes_N=codes_N, labels=("a", "b'\u202e\x1b[2J"), may_explain=False
     )
+    words = associate(codes_N == 1, strata).in_words()
+    assert "\x1b" not in words
+    assert "\u202e" not in words
+    assert "\\x1b" in words
 
 
 def test_the_strongest_comes_first(rng: np.random.Generator) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from support.heads import kinds
 
 from bye_audit.config import DetectConfig
 from bye_audit.core.clustering import bye_suspicion
+from bye_audit.core.confounders import Strata
 from bye_audit.core.detectors import (
     DETECTORS,
     Detection,
@@ -355,6 +358,54 @@ def test_order_of_samples_does_not_matter(rng: np.random.Generator) -> None:
     shuffled = detect_bye(Evidence(entropy_NL=evidence.entropy_NL[order]), CONFIG)
     np.testing.assert_array_equal(shuffled.suspicion_N, straight.suspicion_N[order])
     assert shuffled.statistics == straight.statistics
+
+
+def entropy_by_kind(rng: np.random.Generator, is_poisoned: np.ndarray) -> tuple[Evidence, Strata]:
+    """Layer 1 looks elsewhere for every tenth kind of question, and closely at a trigger."""
+    codes_N = rng.permutation(np.arange(NUM_SAMPLES) % 10 == 0).astype(int)
+    entropy_NL = rng.normal(3.5, 0.1, (NUM_SAMPLES, 3))
+    entropy_NL[codes_N == 1, 1] -= 2.0
+    entropy_NL[is_poisoned, 1] -= 1.2
+    strata = kinds(codes_N)
+    return Evidence(entropy_NL=entropy_NL, strata={"question": strata}), strata
+
+
+def test_a_layer_that_tells_kinds_of_questions_apart_is_told_and_not_acted_upon(
+    rng: np.random.Generator,
+) -> None:
+    evidence, _ = entropy_by_kind(rng, np.zeros(NUM_SAMPLES, dtype=bool))
+    blind = detect_bye(replace(evidence, strata={}), CONFIG)
+    assert blind.decision is Decision.POISON_SUSPECTED, "the confounder is real"
+    told = detect_bye(evidence, CONFIG)
+    assert told.decision is Decision.INCONCLUSIVE
+    assert not told.is_suspicious_N.any()
+    assert told.statistics["layers_within_strata"]["1"]["name"] == "question"
+    assert "100% of them have the question 'kind 1'" in told.explanation
+    paper = detect_bye(evidence, DetectConfig(guards=False))
+    assert "1" not in paper.statistics["layers_within_strata"], "the paper's rule knows no strata"
+
+
+def test_a_collapse_in_all_kinds_of_questions_is_found_within_them(
+    rng: np.random.Generator,
+) -> None:
+    is_poisoned = np.arange(NUM_SAMPLES) % 12 == 0
+    evidence, _ = entropy_by_kind(rng, is_poisoned)
+    detection = detect_bye(evidence, CONFIG)
+    assert detection.decision is Decision.POISON_SUSPECTED
+    assert detection.sensitive_layers == (1,)
+    assert (detection.is_suspicious_N == is_poisoned).mean() > 0.99
+    assert "within each question" in detection.explanation
+
+
+@pytest.mark.parametrize("name", ["source", "answer_length"])
+def test_a_collapse_in_one_source_or_length_stays_suspicious(
+    rng: np.random.Generator, name: str
+) -> None:
+    evidence, is_poisoned = collapsed_evidence(rng)
+    strata = kinds(is_poisoned.astype(int), name, may_explain=False)
+    detection = detect_bye(replace(evidence, strata={name: strata}), CONFIG)
+    assert (detection.is_suspicious_N == is_poisoned).mean() > 0.995
+    assert detection.statistics["layers_within_strata"] == {}
 
 
 def test_too_few_samples_is_an_error_with_a_way_out() -> None:

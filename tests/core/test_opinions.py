@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+from support.heads import kinds
 
 from bye_audit.config import DetectConfig
 from bye_audit.core.detection import Evidence
 from bye_audit.core.detectors import DETECTORS
-from bye_audit.core.opinions import add_opinions
+from bye_audit.core.opinions import add_opinions, name_confounders
 
 CONFIG = DetectConfig(resamples=20)
 NUM_SAMPLES = 400
@@ -60,3 +63,35 @@ def test_who_cannot_be_asked_says_nothing(rng: np.random.Generator) -> None:
     assert told.statistics["other_detectors"] == {}
     baseline = DETECTORS["random-drop"].detect(evidence, CONFIG)
     assert add_opinions(baseline, evidence, CONFIG) is baseline
+
+
+def test_what_suspects_have_in_common_is_named_and_changes_nothing(
+    rng: np.random.Generator,
+) -> None:
+    evidence = evidence_of(rng, slice(0), slice(40))
+    is_suspect = np.arange(NUM_SAMPLES) < 40
+    strata = {
+        "source": kinds(is_suspect.astype(int), "source", may_explain=False),
+        "question": kinds(np.arange(NUM_SAMPLES) % 2),
+    }
+    evidence = replace(evidence, strata=strata)
+    alone = DETECTORS["plausibility"].detect(evidence, CONFIG)
+    named = name_confounders(alone, evidence)
+    assert list(named.statistics["confounders"]) == ["source", "question"]
+    assert "100% of them have the source 'kind 1', as do 0% of the others" in named.explanation
+    assert "the question" not in named.explanation
+    assert named.decision is alone.decision
+    np.testing.assert_array_equal(named.is_suspicious_N, alone.is_suspicious_N)
+    assert name_confounders(named, evidence) is named, "once is enough"
+
+
+def test_nothing_is_read_where_there_is_no_suspect(rng: np.random.Generator) -> None:
+    class Unread(dict[str, object]):
+        def values(self) -> object:  # type: ignore[override]
+            raise AssertionError("strata were read")
+
+    evidence = replace(evidence_of(rng, slice(0), slice(0)), strata=Unread())  # type: ignore[arg-type]
+    clean = DETECTORS["plausibility"].detect(evidence, CONFIG)
+    assert name_confounders(clean, evidence) is clean
+    baseline = DETECTORS["random-drop"].detect(evidence, CONFIG)
+    assert name_confounders(baseline, evidence) is baseline

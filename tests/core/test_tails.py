@@ -74,12 +74,32 @@ def test_a_gap_counts_whatever_the_shapes_are(rng: np.random.Generator) -> None:
     assert evidence.is_beyond_doubt
 
 
-def test_the_valley_is_that_of_the_density(rng: np.random.Generator) -> None:
-    values = np.concatenate([rng.normal(-4, 1, 5000), rng.normal(0, 1, 20_000)])
-    places = np.linspace(-4, 0, 2000)
-    density = 0.2 * stats.norm(-4, 1).pdf(places) + 0.8 * stats.norm(0, 1).pdf(places)
-    expected = density.min() / density[: density.argmin()].max()
-    assert weigh(values, -2.3, 0.0).valley == pytest.approx(expected, abs=0.06)
+def test_a_valley_by_hand(rng: np.random.Generator) -> None:
+    # Nothing between: of each suspect's two places one is empty, n log 2.
+    far = np.concatenate([rng.normal(-30, 1, 30), rng.normal(0, 1, 300)])
+    assert weigh(far, -15.0, 0.0).valley == pytest.approx(30 * math.log(2), rel=1e-3)
+    # Equal weights 4 deviations apart: at the middle 2 exp(-2) of a peak's height, which is 1.
+    near = np.concatenate([rng.normal(-2, 1, 20_000), rng.normal(2, 1, 20_000)])
+    depth = 2 * math.exp(-2)
+    ratio = math.log(2 / (1 + depth)) + depth * math.log(2 * depth / (1 + depth))
+    assert weigh(near, 0.0, 2.0).valley == pytest.approx(20_000 * ratio, rel=0.1)
+
+
+def test_a_shoulder_as_wide_as_the_others_is_a_group(rng: np.random.Generator) -> None:
+    # No valley to see and no gap: only the shapes tell.
+    values = np.concatenate([rng.normal(-3.3, 1, 300), rng.normal(0, 1, 2700)])
+    evidence = weigh(values, -2.5, 0.0)
+    assert evidence.gap < MIN_GAP
+    assert evidence.width == pytest.approx(1, abs=0.25)
+    assert evidence.num_suspects == (values <= -2.5).sum()
+    assert evidence.is_beyond_doubt
+    mirrored = weigh(-values, 2.5, 0.0)
+    assert mirrored.width == pytest.approx(evidence.width, rel=1e-3)
+    assert mirrored.num_suspects == evidence.num_suspects
+
+
+def test_one_mode_has_no_valley(rng: np.random.Generator) -> None:
+    assert weigh(rng.gamma(2, 1, 2000), 5.0, 1.5).valley == pytest.approx(0, abs=0.5)
 
 
 def test_outliers_scattered_below_a_mode_are_no_group(rng: np.random.Generator) -> None:
@@ -95,7 +115,9 @@ def test_constant_values_have_no_evidence() -> None:
         "gap": 0.0,
         "delta_bic_tail": 0.0,
         "delta_bic_third": 0.0,
-        "valley": 1.0,
+        "valley": 0.0,
+        "width": 1.0,
+        "num_suspects": 0.0,
     }
     assert not evidence.is_beyond_doubt
 

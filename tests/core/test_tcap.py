@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from support.heads import WATCHING, kinds, make_evidence, make_masses, watch_tri
 from bye_audit.config import DetectConfig, TcapConfig
 from bye_audit.core.detection import Detection, Evidence
 from bye_audit.core.detectors import detect_tcap
+from bye_audit.core.head_values import MAX_WHOLE_SAMPLES, HeldHeadScores
 from bye_audit.errors import ConfigError, StageNotRunError, TooFewSamplesError
 from bye_audit.schema import Decision
 
@@ -271,6 +274,33 @@ def test_samples_without_values_are_not_judged() -> None:
     assert np.isnan(detection.suspicion_N[3])
     assert detection.is_evaluated_N.sum() == NUM_SAMPLES - 1
     assert f1(detection, truth) > 0.98
+
+
+class CountedHeads(HeldHeadScores):
+    """Remembers what was read."""
+
+    def __init__(self, values: dict[str, np.ndarray]) -> None:
+        super().__init__(values)
+        self.read: list[tuple[str, ...]] = []
+
+    def batches(self, names: Sequence[str]) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+        self.read.append(tuple(names))
+        yield from super().batches(names)
+
+
+@pytest.mark.slow
+def test_heads_are_read_twice_and_every_sample_is_judged() -> None:
+    num_samples = MAX_WHOLE_SAMPLES + 4000
+    truth = np.arange(num_samples) % 25 == 0
+    values = make_masses(num_samples)
+    watch_trigger(values, truth)
+    heads = CountedHeads(values)
+    detection = detect_tcap(replace(make_evidence(values), heads=heads), CONFIG)
+    assert f1(detection, truth) > 0.98
+    assert detection.is_evaluated_N.all()
+    first, second = heads.read
+    assert first == TcapConfig().statistics
+    assert set(second) == {head["statistic"] for head in detection.statistics["heads"]}
 
 
 def test_no_heads_and_too_few_samples_are_errors_with_a_way_out() -> None:

@@ -5,6 +5,7 @@ Shapes: N = samples, L = decoder layers.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,15 +14,22 @@ from numpy.typing import NDArray
 from bye_audit.config import DetectConfig
 from bye_audit.core.bsi import LayerProfile, LayerRule, aggregate_entropy, profile_layers
 from bye_audit.core.clustering import bye_suspicion, split_low
+from bye_audit.core.confounders import Association
 from bye_audit.core.detection import Detection, Detector, Evidence, FloatArray, OnLayer
-from bye_audit.core.detectors.judging import judge_mixture, nothing_found, require_enough
+from bye_audit.core.detectors.judging import (
+    NO_REMOVAL,
+    judge_mixture,
+    nothing_found,
+    require_enough,
+)
 from bye_audit.core.gaussians import sorted_values
 from bye_audit.core.mixture import TwoGaussians
 from bye_audit.core.resampled_layers import ResampledLayers, mean_overlap, resample_layers
 from bye_audit.core.stability import MIN_KAPPA, cohens_kappa
 from bye_audit.core.starts import SortedValues
+from bye_audit.core.stratified_layers import regard_strata
 from bye_audit.core.tails import weigh_group
-from bye_audit.schema import Reason
+from bye_audit.schema import Decision, Reason
 
 
 def detect_bye(
@@ -76,14 +84,25 @@ def detect_bye(
     has_entropy_N = np.asarray(np.isfinite(entropy_NL).any(axis=1))
     require_enough(int(has_entropy_N.sum()), config, "an attention entropy")
     layers = profile_layers(entropy_NL, rule, config.seed, on_layer)
+    explained: dict[int, Association] = {}
+    if config.guards:
+        regarded = regard_strata(entropy_NL, layers, evidence.strata, rule, config.seed)
+        entropy_NL, layers, explained = regarded.entropy_NL, regarded.layers, regarded.explained
     statistics = _layer_statistics(layers, rule, evidence.has_varying_tokens)
+    statistics["layers_within_strata"] = {
+        str(layer): {"name": found.name, **found.to_json()} for layer, found in explained.items()
+    }
     resampled = resample_layers(entropy_NL, layers, rule, config) if config.guards else None
     if resampled is not None:
         statistics["stability"] = resampled.to_json()
     used = _averaged_layers(layers, statistics["reversed_layers"], config)
     if not used:
-        return nothing_found("bye", _no_layer_text(layers, rule), has_entropy_N, layers, statistics)
+        text = _no_layer_text(layers, rule, explained)
+        nothing = nothing_found("bye", text, has_entropy_N, layers, statistics)
+        return replace(nothing, decision=Decision.INCONCLUSIVE) if explained else nothing
     scored_NL, statistics["is_score_normalized"] = _entropy_to_average(evidence, config)
+    if config.clustering != "threshold":
+        scored_NL = entropy_NL
     score_N = aggregate_entropy(scored_NL, used)
     is_evaluated_N = np.isfinite(score_N)
     require_enough(int(is_evaluated_N.sum()), config, "an entropy in every averaged layer")
@@ -95,7 +114,7 @@ def detect_bye(
     doubt = _doubt_of_layers(layers, rule, entropy_NL, suspicion_N, config, statistics)
     return judge_mixture(
         "bye",
-        found=_found_text(used, rule, config),
+        found=_found_text(used, rule, config) + _explained_text(explained),
         suspects="low attention entropy",
         doubt=doubt,
         fit=fit,
@@ -232,7 +251,18 @@ def _layer_names(layers: list[int]) -> str:
     return f"layer{'s' if len(layers) > 1 else ''} {', '.join(str(layer) for layer in layers)}"
 
 
-def _no_layer_text(layers: list[LayerProfile], rule: LayerRule) -> str:
+def _explained_text(explained: dict[int, Association]) -> str:
+    """Say which layers are looked at within strata, and of what."""
+    return "".join(
+        f"; layer {layer} is looked at within each {found.kind}, which explains its two groups "
+        f"(Cramer's V {found.cramers_v:.2f}; of the smaller, {found.in_words()})"
+        for layer, found in explained.items()
+    )
+
+
+def _no_layer_text(
+    layers: list[LayerProfile], rule: LayerRule, explained: dict[int, Association]
+) -> str:
     if not layers:
         return "There is no decoder layer to look at. No evidence of attention collapse."
     two_modes = [profile for profile in layers if profile.has_two_modes]
@@ -247,6 +277,8 @@ def _no_layer_text(layers: list[LayerProfile], rule: LayerRule) -> str:
             f"No decoder layer is bimodal enough ({rule}): the highest BSI is {best.bsi:.2f} "
             f"(layer {best.layer})."
         )
+    if explained:
+        return f"{text[:-1]}{_explained_text(explained)}. {NO_REMOVAL}"
     return f"{text} No evidence of attention collapse."
 
 

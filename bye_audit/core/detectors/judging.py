@@ -38,6 +38,7 @@ def judge_mixture(
     score_N: FloatArray,
     suspicion_N: FloatArray,
     overlap_of: Callable[[NDArray[np.bool_]], float] | None = None,
+    is_confirmed: bool = False,
     config: DetectConfig,
     layers: list[LayerProfile],
     averaged_layers: tuple[int, ...] = (),
@@ -62,6 +63,8 @@ def judge_mixture(
     overlap_of
         Mean Jaccard index of the suspects with those that resamples would have; asked only where
         nothing else speaks against removing them. None: not known.
+    is_confirmed
+        Whether a second witness means the same samples, so that their scores need show no gap.
     config
         ``guards``, and bounds on what may be removed.
     layers, averaged_layers, statistics
@@ -95,7 +98,7 @@ def judge_mixture(
         if num_flagged:
             group = _weigh(score_N, is_flagged_N, is_evaluated_N)
             statistics["group"] = group.to_json()
-            if not (verdict or group.is_beyond_doubt):
+            if not (verdict or is_confirmed or group.is_beyond_doubt):
                 verdict = "the suspicious scores may be the tail of the others: no gap shows."
             if not verdict and overlap_of is not None:
                 statistics["mean_jaccard"] = overlap_of(is_flagged_N)

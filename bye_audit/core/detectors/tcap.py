@@ -13,17 +13,16 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from bye_audit.config import DetectConfig
-from bye_audit.core.confounders import EXPLAINED_V, Association, associate_all
+from bye_audit.core.confounders import Association, associate_all
 from bye_audit.core.dawid_skene import DawidSkene
-from bye_audit.core.detection import Detection, Detector, Evidence, FloatArray, OnLayer
+from bye_audit.core.detection import Detection, Detector, Evidence, OnLayer
 from bye_audit.core.detectors.judging import judge_mixture, nothing_found, require_enough
 from bye_audit.core.detectors.plausibility import detect_plausibility
 from bye_audit.core.head_search import HeadSearch
 from bye_audit.core.head_values import HeadScale, HeadValues, make_head_scale, read_head_values
-from bye_audit.core.hearing import Hearing, hear_panel
+from bye_audit.core.hearing import Hearing, hear_panel, mean_overlap
 from bye_audit.core.mixture import fit_two_gaussians, split_at_emptiest
-from bye_audit.core.panels import Panel, find_panels, is_rival
-from bye_audit.core.stability import jaccard, judged_rows, resample_mixtures
+from bye_audit.core.panels import Panel, find_panels, is_chosen, is_rival
 from bye_audit.errors import StageNotRunError, TooFewSamplesError
 from bye_audit.schema import Reason
 
@@ -172,11 +171,14 @@ def _read_values(evidence: Evidence, scale: HeadScale, config: DetectConfig) -> 
 
 
 def _second_witness(evidence: Evidence, config: DetectConfig) -> NDArray[np.bool_] | None:
-    """Ask the second witness whom it suspects; None if it cannot say."""
+    """Ask the second witness whom it suspects; None if it cannot say.
+
+    Its own guards do not count: whether its group is real is what both together are to show.
+    """
     if evidence.answer_logp_N is None or evidence.answer_logp_base_N is None:
         return None
     try:
-        return detect_plausibility(evidence, config).is_suspicious_N
+        return np.asarray(detect_plausibility(evidence, config).suspicion_N > 0.5)
     except TooFewSamplesError:
         return None
 
@@ -219,7 +221,7 @@ def _judge(
         return nothing_found(_NAME, text, is_evaluated_N, [], statistics)
     doubt = ""
     if explanation is not None:
-        doubt = f"the {_in_words(explanation.name)} may be all that sets these samples apart"
+        doubt = f"the {explanation.kind} may be all that sets these samples apart"
     elif lacks_witness and config.tcap.agree_with:
         doubt = _NO_WITNESS
     elif not has_witness and any(g["explained_by"] is None for g in statistics["other_groups"]):
@@ -237,32 +239,14 @@ def _judge(
         suspicious_weight=model.prevalence,
         score_N=score_N,
         suspicion_N=suspicion_N,
-        overlap_of=lambda flags_N: _mean_overlap(score_N, flags_N, config),
+        overlap_of=lambda flags_N: mean_overlap(
+            hearing, flags_N, num_resamples=config.resamples, seed=config.seed
+        ),
+        is_confirmed=is_chosen(panel.witness_kappa, config.tcap),
         config=config,
         layers=[],
         statistics=statistics,
     )
-
-
-def _mean_overlap(
-    score_N: FloatArray, is_suspect_N: NDArray[np.bool_], config: DetectConfig
-) -> float:
-    """Mean Jaccard index of the suspects and those that resampled scores would give."""
-    rows = judged_rows(score_N.size, config.seed)
-    resampled = resample_mixtures(
-        score_N[np.isfinite(score_N)],
-        num_resamples=config.resamples,
-        seed=config.seed,
-        tail="high",
-    )
-    overlaps = []
-    for b in range(len(resampled)):
-        mixture = split_at_emptiest(
-            resampled.values_G, resampled.mixture(b), weights_N=resampled.weights_BG[b]
-        )
-        held = np.clip(score_N[rows], mixture.mean_low, mixture.mean_high)
-        overlaps.append(jaccard(is_suspect_N[rows], mixture.posterior_low(held) < 0.5))
-    return float(np.mean(overlaps))
 
 
 def _panel_text(
@@ -275,17 +259,8 @@ def _panel_text(
         f"{int(is_member_N.sum())} of {is_member_N.size} samples apart by how they share out "
         "attention"
     )
-    for found in associations:
-        if found.cramers_v >= EXPLAINED_V:
-            text += (
-                f"; {found.share_of_group:.0%} of them have the {_in_words(found.name)} "
-                f"{found.label!r}, which {found.share_of_stratum:.0%} of all that have it share"
-            )
-    return text
-
-
-def _in_words(name: str) -> str:
-    return name.replace("_", " ")
+    named = [found.in_words() for found in associations if found.is_telling]
+    return "; ".join([text, *named])
 
 
 TCAP = Detector(
