@@ -9,6 +9,9 @@ from typing import Literal, get_args
 
 from bye_audit.errors import ConfigError
 
+DEFAULT_DETECTOR = "consensus"
+"""Who decides unless another is named; docs/detection.md has the measurements behind it."""
+
 QUANTIZATIONS = ("none", "8bit", "4bit")
 LayerRuleName = Literal["paper", "reference-code"]
 EntropyName = Literal["renormalised", "literal"]

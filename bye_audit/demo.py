@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bye_audit.config import FinetuneConfig
+from bye_audit.config import DEFAULT_DETECTOR, FinetuneConfig
 from bye_audit.errors import ConfigError, StageNotRunError
 from bye_audit.mini import dataset
 from bye_audit.poison.attacks import ATTACKS
@@ -39,7 +39,7 @@ class DemoPlan:
     examples: dataset.ExampleSource
     finetune: FinetuneConfig
     refinetune: bool
-    detector: str = "plausibility"
+    detector: str = DEFAULT_DETECTOR
     attack: Attack = field(
         # The model's patches are 1/9 of the side. A square of 1/8 covers 1.1 of them, as the
         # paper's 1/16 covers 1.5 of LLaVA's 24: what counts is trigger against patch.

@@ -213,7 +213,7 @@ def confirm(
         output.show_json(describe_findings(result))
         return
     output.show(describe_confirm(result))
-    _next("filter", audit, "--detector consensus --out DIR")
+    _next("filter", audit, "--out DIR")
 
 
 @bye_audit.command()

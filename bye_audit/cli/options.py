@@ -9,6 +9,7 @@ from typing import Any, TypeVar, get_args
 import click
 
 from bye_audit.config import (
+    DEFAULT_DETECTOR,
     QUANTIZATIONS,
     ConfirmConfig,
     DetectConfig,
@@ -41,11 +42,11 @@ fail_option = click.option(
 )
 detector_option = click.option(
     "--detector",
-    default="bye",
+    default=DEFAULT_DETECTOR,
     show_default=True,
-    help="bye: collapse of attention, the paper's. tcap: heads whose attention sets the same "
-    "minority apart. plausibility: answers that only the fine-tuned model finds likely. "
-    "consensus: what confirm found out, and what the others agree on. For comparison, none and "
+    help="consensus: what confirm found out, and what the others agree on. bye: collapse of "
+    "attention, the paper's. tcap: heads whose attention sets the same minority apart. "
+    "plausibility: answers that only the fine-tuned model finds likely. For comparison, none and "
     "random-drop look at nothing.",
 )
 

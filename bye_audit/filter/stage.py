@@ -91,7 +91,7 @@ def filter_samples(
     tables: AuditTables,
     out_dir: Path,
     *,
-    detector: str = "bye",
+    detector: str,
     config: DetectConfig | None = None,
     progress: Progress = SILENT,
 ) -> FilterResult:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bye_audit.config import (
+    DEFAULT_DETECTOR,
     CanaryConfig,
     ConfirmConfig,
     DetectConfig,
@@ -258,7 +259,7 @@ class Audit(AuditDirectory):
         self,
         out_dir: str | Path,
         *,
-        detector: str = "bye",
+        detector: str = DEFAULT_DETECTOR,
         config: DetectConfig | None = None,
     ) -> Audit:
         """Decide about every sample and write the cleaned split with its provenance.
@@ -268,7 +269,8 @@ class Audit(AuditDirectory):
         out_dir
             Folder for the cleaned split, the removed samples and ``provenance.json``.
         detector
-            ``bye``, the paper's, ``plausibility`` or, after ``confirm``, ``consensus``.
+            Name in :data:`bye_audit.core.detectors.DETECTORS`; the default, ``consensus``, needs
+            ``confirm`` first, the others do not.
         config
             Settings of the detection; the paper's when None.
 
@@ -391,7 +393,7 @@ class Audit(AuditDirectory):
         source_format: str = "auto",
         image_root: str | Path | None = None,
         split: str = "train",
-        detector: str = "bye",
+        detector: str = DEFAULT_DETECTOR,
         finetune: FinetuneConfig | None = None,
         score: ScoreConfig | None = None,
         detect: DetectConfig | None = None,

@@ -15,6 +15,8 @@ from support.sources import write_llava_source
 
 from bye_audit.cli.main import bye_audit
 
+BYE = ("--detector", "bye")
+
 
 def _run(*arguments: str | Path) -> Result:
     # No catching: an exception that is none of ours must fail the test.
@@ -120,15 +122,23 @@ def test_profile_marks_the_sensitive_layers(scored_audit: Path) -> None:
 
 
 def test_filter_tells_the_decision_first(scored_audit: Path, tmp_path: Path) -> None:
-    result = _run("filter", scored_audit, "--out", tmp_path / "out")
+    result = _run("filter", scored_audit, "--out", tmp_path / "out", *BYE)
     assert result.exit_code == 0
     assert result.stdout.startswith("Poison suspected. ")
     assert "72 kept, 8 removed, 0 not scored" in result.stdout
     assert (tmp_path / "out" / "provenance.json").is_file()
 
 
+def test_filter_asks_for_confirm_or_another_detector(scored_audit: Path, tmp_path: Path) -> None:
+    result = _run("filter", scored_audit, "--out", tmp_path / "out")
+    assert result.exit_code == 4
+    assert "Run `bye-audit confirm AUDIT` first" in result.stderr
+    assert "--detector plausibility" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_filter_gives_programs_one_object(scored_audit: Path, tmp_path: Path) -> None:
-    result = _run("filter", scored_audit, "--out", tmp_path / "out", "--json")
+    result = _run("filter", scored_audit, "--out", tmp_path / "out", *BYE, "--json")
     found = json.loads(result.stdout)
     assert found["decision"] == "poison_suspected"
     assert found["num_kept"] + found["num_removed"] + found["num_not_scored"] == 80
@@ -137,10 +147,10 @@ def test_filter_gives_programs_one_object(scored_audit: Path, tmp_path: Path) ->
 def test_ablations_of_the_paper_are_options_of_filter(scored_audit: Path, tmp_path: Path) -> None:
     variants = ("--layers all", "--clustering kmeans", "--layer-rule reference-code", "--no-guards")
     for variant in variants:
-        result = _run("filter", scored_audit, "--out", tmp_path / "out", *variant.split())
+        result = _run("filter", scored_audit, "--out", tmp_path / "out", *BYE, *variant.split())
         assert "8 removed" in result.stdout, variant
     nobody = ("--clustering", "threshold", "--entropy-threshold", "1%", "--layers", "all")
-    result = _run("filter", scored_audit, "--out", tmp_path / "out", *nobody, "--no-guards")
+    result = _run("filter", scored_audit, "--out", tmp_path / "out", *BYE, *nobody, "--no-guards")
     assert "0 removed" in result.stdout
 
 
@@ -160,7 +170,9 @@ def test_an_entropy_threshold_that_is_none_is_a_usage_error(
 )
 def test_a_gate_can_ask_for_its_own_status(tmp_path: Path, poison_rate: float, status: int) -> None:
     make_scored_audit(tmp_path / "audit", num_samples=200, poison_rate=poison_rate)
-    result = _run("filter", tmp_path / "audit", "--out", tmp_path / "out", "--fail-on-suspicious")
+    result = _run(
+        "filter", tmp_path / "audit", "--out", tmp_path / "out", *BYE, "--fail-on-suspicious"
+    )
     assert result.exit_code == status
     # The finding is no error: the split is there all the same.
     assert (tmp_path / "out" / "provenance.json").is_file()
@@ -174,7 +186,7 @@ def test_an_unknown_detector_names_those_there_are(scored_audit: Path, tmp_path:
 
 
 def test_report_without_overlays_needs_no_model(scored_audit: Path, tmp_path: Path) -> None:
-    _run("filter", scored_audit, "--out", tmp_path / "out")
+    _run("filter", scored_audit, "--out", tmp_path / "out", *BYE)
     result = _run("report", scored_audit, "--out", tmp_path / "r.html", "--no-overlays")
     assert result.exit_code == 0
     assert "Poison suspected" in (tmp_path / "r.html").read_text("utf-8")

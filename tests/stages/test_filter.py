@@ -100,7 +100,7 @@ def test_heads_that_were_not_stored_name_the_stage(tmp_path: Path) -> None:
 
 def test_the_split_holds_what_was_decided(tmp_path: Path) -> None:
     tables = make_scored_source_audit(tmp_path)
-    result = filter_samples(tables, tmp_path / "out")
+    result = filter_samples(tables, tmp_path / "out", detector="bye")
     out = tmp_path / "out"
     cleaned = json.loads((out / "cleaned" / "train.json").read_text(encoding="utf-8"))
     original = json.loads((tmp_path / "source" / "train.json").read_text(encoding="utf-8"))
@@ -118,7 +118,7 @@ def test_the_split_holds_what_was_decided(tmp_path: Path) -> None:
 
 def test_the_record_says_what_went_in_and_what_judged_it(tmp_path: Path) -> None:
     tables = make_scored_source_audit(tmp_path)
-    result = filter_samples(tables, tmp_path / "out")
+    result = filter_samples(tables, tmp_path / "out", detector="bye")
     record = read_provenance(result)
     source = (tmp_path / "source" / "train.json").read_bytes()
     assert record["inputs"][0]["sha256"] == hashlib.sha256(source).hexdigest()  # type: ignore[index]
@@ -135,7 +135,7 @@ def test_the_record_says_what_went_in_and_what_judged_it(tmp_path: Path) -> None
 
 def test_counts_of_the_record_add_up(tmp_path: Path) -> None:
     tables = make_scored_source_audit(tmp_path)
-    result = filter_samples(tables, tmp_path / "out")
+    result = filter_samples(tables, tmp_path / "out", detector="bye")
     counts: dict[str, int] = read_provenance(result)["counts"]  # type: ignore[assignment]
     assert counts["kept"] + counts["removed"] + counts["not_scored"] == counts["samples"]
     rows = Counter(row["verdict"] for row in verdicts_by_id(tables).values())
@@ -147,7 +147,7 @@ def test_counts_of_the_record_add_up(tmp_path: Path) -> None:
 def test_not_scored_is_never_called_clean(tmp_path: Path) -> None:
     tables = make_ingested_audit(tmp_path)
     store_scores(tables, collapsed_entropy(), broken_ids=[BROKEN_ID])
-    result = filter_samples(tables, tmp_path / "out")
+    result = filter_samples(tables, tmp_path / "out", detector="bye")
     rows = verdicts_by_id(tables)
     for name, reason in ((TEXT_ONLY_ID, "not_scorable"), (BROKEN_ID, "score_error")):
         assert (rows[name]["verdict"], rows[name]["reason"]) == ("not_scored", reason)
@@ -162,7 +162,7 @@ def test_a_sample_without_the_sensitive_entropy_is_withheld(tmp_path: Path) -> N
     entropy_NL = collapsed_entropy()
     entropy_NL[9, 2] = np.nan
     store_scores(tables, entropy_NL)
-    result = filter_samples(tables, tmp_path / "out")
+    result = filter_samples(tables, tmp_path / "out", detector="bye")
     assert result.num_withheld == 1
     assert verdicts_by_id(tables)["train.json:9"]["verdict"] == "not_scored"
 
@@ -170,7 +170,7 @@ def test_a_sample_without_the_sensitive_entropy_is_withheld(tmp_path: Path) -> N
 def test_clean_data_keeps_everything_and_says_so(tmp_path: Path) -> None:
     tables = make_ingested_audit(tmp_path)
     store_scores(tables, collapsed_entropy(num_poisoned=0))
-    result = filter_samples(tables, tmp_path / "out")
+    result = filter_samples(tables, tmp_path / "out", detector="bye")
     assert result.decision == "no_evidence"
     assert (result.num_kept, result.num_removed) == (NUM_SAMPLES, 0)
     row = verdicts_by_id(tables)["train.json:0"]
@@ -185,13 +185,13 @@ def test_clean_data_keeps_everything_and_says_so(tmp_path: Path) -> None:
 def test_constant_entropies_keep_everything(tmp_path: Path) -> None:
     tables = make_ingested_audit(tmp_path)
     store_scores(tables, np.full((NUM_SAMPLES, 4), 3.3))
-    assert filter_samples(tables, tmp_path / "out").decision == "no_evidence"
+    assert filter_samples(tables, tmp_path / "out", detector="bye").decision == "no_evidence"
 
 
 def test_an_inconclusive_picture_removes_nothing_and_marks_whom_it_spared(tmp_path: Path) -> None:
     tables = make_ingested_audit(tmp_path)
     store_scores(tables, collapsed_entropy(num_poisoned=30))
-    result = filter_samples(tables, tmp_path / "out")
+    result = filter_samples(tables, tmp_path / "out", detector="bye")
     assert result.decision == "inconclusive"
     assert result.num_removed == 0
     reasons = Counter(row["reason"] for row in verdicts_by_id(tables).values())
@@ -201,7 +201,7 @@ def test_an_inconclusive_picture_removes_nothing_and_marks_whom_it_spared(tmp_pa
 
 def test_filtering_again_gives_the_same_verdicts_and_split(tmp_path: Path) -> None:
     tables = make_scored_source_audit(tmp_path)
-    first = filter_samples(tables, tmp_path / "out")
+    first = filter_samples(tables, tmp_path / "out", detector="bye")
     before = verdicts_by_id(tables)
     second = filter_samples(tables, tmp_path / "out", detector="bye", config=DetectConfig())
     for name, row in verdicts_by_id(tables).items():
@@ -237,7 +237,9 @@ def test_every_variant_is_one_setting_and_on_record(
     tmp_path: Path, options: dict[str, Any]
 ) -> None:
     tables = make_scored_source_audit(tmp_path)
-    result = filter_samples(tables, tmp_path / "out", config=DetectConfig(**options))
+    result = filter_samples(
+        tables, tmp_path / "out", detector="bye", config=DetectConfig(**options)
+    )
     detector = read_provenance(result)["detector"]
     assert isinstance(detector, dict)
     assert detector["config"].items() >= options.items()
@@ -252,8 +254,10 @@ def test_eq_5_taken_literally_reads_what_score_stored(tmp_path: Path) -> None:
     mass_NL = np.full((NUM_SAMPLES, 4), 0.7)
     mass_NL[:NUM_POISONED, 1] = 0.1
     store_scores(tables, flat_NL, mass_NL=mass_NL)
-    assert filter_samples(tables, tmp_path / "out").num_removed == 0
-    literal = filter_samples(tables, tmp_path / "out", config=DetectConfig(entropy="literal"))
+    assert filter_samples(tables, tmp_path / "out", detector="bye").num_removed == 0
+    literal = filter_samples(
+        tables, tmp_path / "out", detector="bye", config=DetectConfig(entropy="literal")
+    )
     assert literal.sensitive_layers == (1,)
     assert literal.num_removed == NUM_POISONED
 
@@ -261,7 +265,9 @@ def test_eq_5_taken_literally_reads_what_score_stored(tmp_path: Path) -> None:
 def test_eq_5_taken_literally_without_masses_says_what_to_do(tmp_path: Path) -> None:
     tables = make_scored_source_audit(tmp_path)
     with pytest.raises(StageNotRunError, match="was not stored") as caught:
-        filter_samples(tables, tmp_path / "out", config=DetectConfig(entropy="literal"))
+        filter_samples(
+            tables, tmp_path / "out", detector="bye", config=DetectConfig(entropy="literal")
+        )
     assert "--restart" in caught.value.hint
 
 
@@ -278,7 +284,7 @@ def test_baselines_remove_what_they_say(tmp_path: Path, detector: str, num_remov
 def test_missing_scores_and_missing_likelihoods_name_the_stage(tmp_path: Path) -> None:
     tables = make_ingested_audit(tmp_path)
     with pytest.raises(StageNotRunError) as caught:
-        filter_samples(tables, tmp_path / "out")
+        filter_samples(tables, tmp_path / "out", detector="bye")
     assert "bye-audit score" in caught.value.hint
     store_scores(tables, collapsed_entropy())
     with pytest.raises(StageNotRunError, match="log-likelihoods") as caught:
@@ -292,7 +298,7 @@ def test_too_few_scored_samples_leave_no_files(tmp_path: Path) -> None:
     broken = [f"train.json:{row}" for row in range(3, NUM_SAMPLES)]
     store_scores(tables, collapsed_entropy(), broken_ids=broken)
     with pytest.raises(TooFewSamplesError) as caught:
-        filter_samples(tables, tmp_path / "out")
+        filter_samples(tables, tmp_path / "out", detector="bye")
     assert caught.value.hint
     assert not (tmp_path / "out").exists()
 
@@ -313,7 +319,7 @@ class _StopAt(SilentProgress):
 def test_a_stopped_filter_says_what_to_do_and_can_be_repeated(tmp_path: Path, step: str) -> None:
     tables = make_scored_source_audit(tmp_path)
     with pytest.raises(InterruptedStageError) as caught:
-        filter_samples(tables, tmp_path / "out", progress=_StopAt(step))
+        filter_samples(tables, tmp_path / "out", detector="bye", progress=_StopAt(step))
     assert "same command again" in caught.value.hint
     assert not (tmp_path / "out" / "provenance.json").exists()
-    assert filter_samples(tables, tmp_path / "out").num_removed == NUM_POISONED
+    assert filter_samples(tables, tmp_path / "out", detector="bye").num_removed == NUM_POISONED

@@ -43,7 +43,7 @@ def test_every_stage_leaves_its_result(finished: Audit) -> None:
 
 def test_every_stage_is_on_record(finished: Audit) -> None:
     stages = [run.stage for run in finished.tables.runs()]
-    assert stages == ["ingest", "finetune", "score", "profile", "filter"]
+    assert stages == ["ingest", "finetune", "score", "profile", "confirm", "filter"]
 
 
 def test_a_second_run_trains_and_scores_nothing(finished: Audit, tiny_vlm_dir: Path) -> None:
@@ -125,6 +125,7 @@ def test_the_commands_do_the_same(tiny_vlm_dir: Path, tmp_path: Path) -> None:
     assert "24 ok" in run("score", audit)
     assert json.loads(run("score", audit, "--json"))["totals"]["ok"] == 24
     assert "layer" in run("profile", audit)
+    assert "bye-audit filter" in run("confirm", audit)
     run("filter", audit, "--out", tmp_path / "out")
     run("report", audit, "--out", tmp_path / "report.html")
     assert "<svg" in (tmp_path / "report.html").read_text("utf-8")
@@ -138,7 +139,7 @@ def test_one_command_does_it_all(tiny_vlm_dir: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.stderr
     found = json.loads(result.stdout)
     assert set(found) == {"ingest", "finetune", "score", "layers", "confirm", "filter", "report"}
-    assert found["confirm"] is None
+    assert found["confirm"]["num_confirmed"] == 0
     assert Path(found["report"]).is_file()
 
 

@@ -52,7 +52,7 @@ def evil_tables(tmp_path_factory: pytest.TempPathFactory) -> AuditTables:
     """A poisoned audit whose every text tries to get out of the page."""
     folder = tmp_path_factory.mktemp("evil")
     tables = make_scored_audit(folder / "audit", question=EVIL, target=EVIL)
-    Audit.open(folder / "audit").profile().filter(folder / "out")
+    Audit.open(folder / "audit").profile().filter(folder / "out", detector="bye")
     return tables
 
 
@@ -144,7 +144,7 @@ def test_overlays_are_drawn_where_there_are_maps(evil_tables: AuditTables, tmp_p
 
 def test_a_clean_audit_says_what_that_is_worth(tmp_path: Path) -> None:
     tables = make_scored_audit(tmp_path / "audit", num_samples=200, poison_rate=0.0)
-    Audit.open(tmp_path / "audit").profile().filter(tmp_path / "out")
+    Audit.open(tmp_path / "audit").profile().filter(tmp_path / "out", detector="bye")
     text = _Page(_write(tables, tmp_path / "report.html")).text
     assert "No evidence of poison" in text
     assert "This is not proof of clean data" in text
@@ -152,7 +152,7 @@ def test_a_clean_audit_says_what_that_is_worth(tmp_path: Path) -> None:
 
 def test_an_inconclusive_audit_shows_what_came_nearest(tmp_path: Path) -> None:
     tables = make_scored_audit(tmp_path / "audit", num_samples=200, poison_rate=0.6)
-    Audit.open(tmp_path / "audit").profile().filter(tmp_path / "out")
+    Audit.open(tmp_path / "audit").profile().filter(tmp_path / "out", detector="bye")
     text = _Page(_write(tables, tmp_path / "report.html")).text
     assert "Inconclusive: nothing was removed" in text
     assert "The most suspicious samples, all kept" in text
