@@ -38,8 +38,8 @@ class Audit(AuditDirectory):
     --------
     >>> from bye_audit import Audit
     >>> audit = Audit.open("audit")                              # doctest: +SKIP
-    >>> audit.ingest("train.json").finetune("llava-hf/llava-1.5-7b-hf").score()  # doctest: +SKIP
-    >>> audit.filter("cleaned").filtered.decision                # doctest: +SKIP
+    >>> audit.ingest("train.json").finetune("llava-hf/llava-1.5-7b-hf")          # doctest: +SKIP
+    >>> audit.score().confirm().filter("cleaned").filtered.decision    # doctest: +SKIP
     'poison_suspected'
     """
 

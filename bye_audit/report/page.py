@@ -107,6 +107,7 @@ def _render(
     page = {
         **words.describe(findings),
         **_draw_charts(findings),
+        "has_overlays": any(view.overlay for sample in samples.values() for view in sample.views),
         "suspicious_samples": [samples[name] for name in choice.suspicious_ids if name in samples],
         "contrast_samples": [samples[name] for name in choice.contrast_ids if name in samples],
         "interventions": interventions,

@@ -57,7 +57,7 @@ def describe(findings: Findings) -> dict[str, Any]:
         "suspicious_heading": "The most suspicious removed samples"
         if is_removing
         else "The most suspicious samples, all kept",
-        "suspicious_text": "Beside each image: where the provisional model looks when it begins "
+        "overlay_text": "Beside each image: where the provisional model looks when it begins "
         "to answer. A single hot spot where nothing in the question points is the mark of a "
         "trigger.",
         "training_text": _training_text(findings),

@@ -137,9 +137,11 @@ def test_all_removed_samples_are_shown_and_some_for_contrast(evil_tables: AuditT
 def test_overlays_are_drawn_where_there_are_maps(evil_tables: AuditTables, tmp_path: Path) -> None:
     without = _write(evil_tables, tmp_path / "without.html")
     assert 'class="heat"' not in without
+    assert "where the provisional model looks" not in without
     some = choose_samples(evil_tables).suspicious_ids[0]
     page = _write(evil_tables, tmp_path / "with.html", {some: np.eye(9)})
     assert page.count('class="heat"') == 1
+    assert "where the provisional model looks" in page
 
 
 def test_a_clean_audit_says_what_that_is_worth(tmp_path: Path) -> None:
