@@ -25,7 +25,7 @@ fix: $(STAMP)  ## format and mend what can be mended without thought
 	$(BIN)/ruff format .
 
 schemas: $(STAMP)  ## write schemas/ again from the code
-	$(BIN)/python -c 'from pathlib import Path; from bye_audit.schema import write_schemas; write_schemas(Path("schemas"))'
+	$(BIN)/python -c 'from pathlib import Path; from bye_audit.contracts import write_schemas; write_schemas(Path("schemas"))'
 
 conformance: $(STAMP)  ## hold the probe against eager attention on every architecture; write the page
 	$(BIN)/python -m conformance --write docs/conformance.md

@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bye_audit import schema
+from bye_audit import contracts, schema
 from bye_audit.config import DetectConfig
 from bye_audit.core.detectors import Detection, Detector
 
@@ -42,14 +42,14 @@ def build_provenance(
     Returns
     -------
     dict
-        Valid under :func:`bye_audit.schema.provenance_schema`; no NaN, no path of this machine.
+        Valid under :func:`bye_audit.contracts.provenance_schema`; no NaN, no path of this machine.
     """
     ingest, score = tables.latest_run("ingest"), tables.latest_run("score")
     origin = _score_origin(tables)
     finetune = _finetune_of(tables, origin.get("adapter_digest"))
     return {
-        "$schema": schema.PROVENANCE_SCHEMA_ID,
-        "schema_version": schema.PROVENANCE_VERSION,
+        "$schema": contracts.PROVENANCE_SCHEMA_ID,
+        "schema_version": contracts.PROVENANCE_VERSION,
         "tool": {"name": "bye-audit", "version": _tool_version()},
         "run_id": run_id,
         "started_at": started_at,
@@ -91,7 +91,7 @@ def write_provenance(provenance: dict[str, Any], path: Path) -> None:
 
     from bye_audit.store.border import storage_errors
 
-    jsonschema.validate(provenance, schema.provenance_schema())
+    jsonschema.validate(provenance, contracts.provenance_schema())
     text = json.dumps(provenance, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     partial = path.with_name(f".{path.name}.partial")
     with storage_errors(f"write {path}"):

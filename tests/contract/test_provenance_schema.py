@@ -11,8 +11,8 @@ import jsonschema
 import pytest
 from support.scored import make_scored_source_audit
 
+from bye_audit.contracts import provenance_schema, write_schemas
 from bye_audit.filter import filter_samples
-from bye_audit.schema import provenance_schema, write_schemas
 
 SCHEMAS_DIR = Path(__file__).parents[2] / "schemas"
 

@@ -17,9 +17,9 @@ from support.witness import ORDINARY, ScriptedWitness
 from bye_audit import Audit
 from bye_audit.confirm import confirm_samples
 from bye_audit.confirm.exhibits import Exhibit
+from bye_audit.contracts import provenance_schema
 from bye_audit.filter import FilterResult, filter_samples
 from bye_audit.report.pictures import draw_crop
-from bye_audit.schema import provenance_schema
 from bye_audit.store.tables import AuditTables
 
 EVIL = "</p><script>alert(1)</script>{{ 7*7 }}\u202e\x1b[2J ]]>'\""
