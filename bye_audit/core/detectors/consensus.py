@@ -62,8 +62,8 @@ def detect_consensus(
     if intervention_N is None:
         raise StageNotRunError(
             "The detector `consensus` needs to know what the model says when it is asked.",
-            hint="Run `bye-audit confirm AUDIT` first, or choose `--detector plausibility`, which does "
-            "not need it.",
+            hint="Run `bye-audit confirm AUDIT` first, or choose `--detector plausibility`, "
+            "which does not need it.",
         )
     statements: dict[str, Detection] = {}
     for detector in (*_ATTENTION_DETECTORS, PLAUSIBILITY):
