@@ -14,10 +14,13 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from bye_audit.config import DEFAULT_DETECTOR
+from bye_audit.core.detectors import DETECTORS
 from bye_audit.demo import DemoPlan, plan_demo, run_demo
 
 PACKAGES = ("torch", "transformers", "peft", "lancedb", "pylance", "scikit-learn")
@@ -40,6 +43,7 @@ def main() -> None:
     parser.add_argument("--data", choices=("scenes", "easy-vqa"), default="scenes")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--out", type=Path, default=Path("benchmark-pipeline"))
+    parser.add_argument("--detector", choices=DETECTORS, default=DEFAULT_DETECTOR)
     parser.add_argument("--quick", action="store_true", help="the demo's quick form")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
@@ -62,7 +66,7 @@ def run_in_process(options: argparse.Namespace, seed: int) -> dict[str, Any]:
         earlier: dict[str, Any] = json.loads(finished.read_text("utf-8"))
         return earlier
     command = [sys.executable, "-m", "benchmarks.pipeline", "--one", "--data", options.data]
-    command += ["--seeds", str(seed), "--out", str(options.out)]
+    command += ["--seeds", str(seed), "--out", str(options.out), "--detector", options.detector]
     command += ["--quick"] if options.quick else []
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     result: dict[str, Any] = json.loads(done.stdout)
@@ -74,11 +78,12 @@ def run_one(options: argparse.Namespace) -> None:
     from bye_audit.cli.progress import make_progress
 
     seed = options.seeds[0]
+    demo = plan_demo(quick=options.quick, seed=seed)
+    plan = plan_easy_vqa(seed) if options.data == "easy-vqa" else demo
     result = run_demo(
         options.out / f"{options.data}-{seed}",
-        quick=options.quick,
         seed=seed,
-        plan=plan_easy_vqa(seed) if options.data == "easy-vqa" else None,
+        plan=replace(plan, detector=options.detector),
         progress=make_progress(),
     )
     print(json.dumps(result.to_json()))
@@ -86,8 +91,6 @@ def run_one(options: argparse.Namespace) -> None:
 
 def plan_easy_vqa(seed: int) -> DemoPlan:
     """Take the demo's settings and attack to easy-VQA; one epoch is 2,411 steps there."""
-    from dataclasses import replace
-
     from benchmarks.easy_vqa_data import EasyVqa
 
     demo = plan_demo(quick=False, seed=seed)
