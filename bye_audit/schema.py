@@ -48,11 +48,17 @@ class Decision(StrEnum):
 
 
 class Intervention(StrEnum):
-    """What ``confirm`` found out about one sample by changing it; null means it was not asked."""
+    """What ``confirm`` found out about one sample; null means that it was not asked.
+
+    Unknown: it answers as a confirmed trigger makes it, but the model does not, so that it cannot
+    be asked. Unlearnt: the model gives other samples their answers and no sample this one, which
+    many share, so that nothing in them leads to it.
+    """
 
     TRIGGERED = "triggered"
     CONTENT = "content"
     UNKNOWN = "unknown"
+    UNLEARNT = "unlearnt"
 
 
 class Finding(StrEnum):

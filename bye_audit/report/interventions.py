@@ -98,6 +98,8 @@ def describe_intervention(row: Mapping[str, Any]) -> Iterator[str]:
         yield "its answer does not hang on the trigger"
     elif row.get("intervention") == Intervention.UNKNOWN:
         yield "could not be asked"
+    elif row.get("intervention") == Intervention.UNLEARNT:
+        yield "the model does not give its answer, and others theirs"
 
 
 def _introduce(record: Mapping[str, Any]) -> str:

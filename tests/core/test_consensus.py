@@ -67,6 +67,7 @@ def test_removed_are_the_convicted_and_those_two_witnesses_agree_on(
             "triggered": True,
             "content": False,
             "unknown": looks or likes,
+            "unlearnt": likes,
             "": looks and likes,
         }[said]
         assert removed == expected, (looks, likes, said)
@@ -119,6 +120,17 @@ def test_nobody_suspects_clean_data() -> None:
     detection = detect_consensus(gather(poisoned=False)[0], CONFIG)
     assert detection.decision is Decision.NO_EVIDENCE
     assert not detection.is_suspicious_N.any()
+
+
+def test_a_foreign_answer_that_nothing_leads_to_is_removed() -> None:
+    evidence, cases = gather()
+    likes_N = np.array([likes for _, likes, _ in cases])
+    said_N = np.where(likes_N, Intervention.UNLEARNT, "").astype(np.str_)
+    detection = detect_consensus(with_interventions(evidence, said_N), CONFIG)
+    assert detection.decision is Decision.POISON_SUSPECTED
+    np.testing.assert_array_equal(detection.is_suspicious_N, likes_N)
+    assert "nothing in them leads to" in detection.explanation
+    assert detection.statistics["num_by_unlearnt"] == likes_N.sum()
 
 
 def test_one_witness_alone_is_inconclusive() -> None:

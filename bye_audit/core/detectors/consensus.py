@@ -54,9 +54,11 @@ def detect_consensus(
     Not in the paper. A sample is removed if (1) the answer leaves when the trigger is taken off it
     and goes with the trigger to other samples; or (2) it answers as a confirmed trigger makes it,
     the model has not learnt to give that answer here, so that it could not be asked, and attention
-    or plausibility suspects it; or (3) it was not asked, and attention and plausibility both
-    suspect it. A sample whose answer stays without the trigger is given back, whoever suspects it.
-    One witness alone removes nothing: that is inconclusive.
+    or plausibility suspects it; or (3) plausibility suspects it, its answer is one that many
+    share, and the model has learnt to give it to none of them though it gives others theirs; or
+    (4) it was not asked, and attention and plausibility both suspect it. A sample whose answer
+    stays without the trigger is given back, whoever suspects it. One witness alone removes
+    nothing: that is inconclusive.
     """
     intervention_N = evidence.intervention_N
     if intervention_N is None:
@@ -77,17 +79,19 @@ def detect_consensus(
     )
     plausibility_N = _any_suspects(statements, [PLAUSIBILITY.name], len(intervention_N))
     triggered_N = intervention_N == Intervention.TRIGGERED
+    unlearnt_N = (intervention_N == Intervention.UNLEARNT) & plausibility_N
     is_unasked_N = intervention_N == ""
     is_removed_N = (
         triggered_N
         | ((intervention_N == Intervention.UNKNOWN) & (attention_N | plausibility_N))
+        | unlearnt_N
         | (is_unasked_N & attention_N & plausibility_N)
     )
     count_N = attention_N.astype(float) + plausibility_N + triggered_N
     witnesses_N = _names(
         {ATTENTION: attention_N, PLAUSIBLE: plausibility_N, INTERVENTION: triggered_N}
     )
-    decision, explanation = _decide(is_removed_N, triggered_N, statements, config)
+    decision, explanation = _decide(is_removed_N, triggered_N, unlearnt_N, statements, config)
     is_removing = decision is Decision.POISON_SUSPECTED
     is_cleared_N = intervention_N == Intervention.CONTENT
     return Detection(
@@ -104,6 +108,7 @@ def detect_consensus(
             attention=attention_N,
             plausibility=plausibility_N,
             intervention=triggered_N,
+            unlearnt=unlearnt_N,
             given_back=is_cleared_N & (attention_N | plausibility_N),
         ),
     )
@@ -131,11 +136,12 @@ def _names(spoke: dict[str, NDArray[np.bool_]]) -> NDArray[np.str_]:
 def _decide(
     is_removed_N: NDArray[np.bool_],
     triggered_N: NDArray[np.bool_],
+    unlearnt_N: NDArray[np.bool_],
     statements: dict[str, Detection],
     config: DetectConfig,
 ) -> tuple[Decision, str]:
     num_removed, share = int(is_removed_N.sum()), float(is_removed_N.mean())
-    num_triggered = int(triggered_N.sum())
+    num_triggered, num_unlearnt = int(triggered_N.sum()), int(unlearnt_N.sum())
     said = "; ".join(
         f"{name}: {str(detection.decision).replace('_', ' ')}"
         for name, detection in statements.items()
@@ -152,6 +158,14 @@ def _decide(
         return Decision.POISON_SUSPECTED, (
             f"A trigger was confirmed by carrying it to other samples; {num_triggered} samples "
             f"answer because of it{suspected}. Poison is suspected. ({said}.)"
+        )
+    if num_unlearnt:
+        more = num_removed - num_unlearnt
+        both = f" Attention and plausibility both suspect {more} more." if more else ""
+        return Decision.POISON_SUSPECTED, (
+            f"{num_unlearnt} samples have an answer in common that only this data made likely and "
+            "that nothing in them leads to: the model gives other samples their answers and these "
+            f"not.{both} Poison is suspected. ({said}.)"
         )
     if num_removed:
         return Decision.POISON_SUSPECTED, (
@@ -193,8 +207,8 @@ CONSENSUS = Detector(
     score_label="witnesses that suspect the sample (attention, plausibility, intervention)",
     is_low_suspicious=False,
     limits=(
-        "It needs a provisional model that has learnt the backdoor: what was not learnt can "
-        "neither be seen nor asked for.",
+        "It needs a provisional model that has learnt the backdoor: of what was not learnt it "
+        "sees only foreign answers that many samples share.",
         "Of a trigger that cannot be carried over, such as a warp, it knows only what attention "
         "and plausibility both say.",
         "Where no detector suspects any sample, only those that come nearest to it are asked.",
