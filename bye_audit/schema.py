@@ -19,8 +19,12 @@ QUARANTINE = "quarantine"
 HEAD_SCORES = "head_scores"
 TURN_SCORES = "turn_scores"
 TRIGGERS = "triggers"
+PATCHES = "patches"
 RUNS = "runs"
-TABLES = (SAMPLES, IMAGES, QUARANTINE, HEAD_SCORES, TURN_SCORES, TRIGGERS, RUNS)
+TABLES = (SAMPLES, IMAGES, QUARANTINE, HEAD_SCORES, TURN_SCORES, TRIGGERS, PATCHES, RUNS)
+
+PATCH_DIMENSION = 32
+"""Size of the vector of an image patch."""
 
 IMAGE_PLACEHOLDER = "<image>"
 
@@ -61,7 +65,8 @@ class Finding(StrEnum):
     """What ``confirm`` found out about a group of suspects.
 
     Not learnt: the model does not give the suspects' answers itself, so it cannot be asked about
-    them. Not asked: nothing was confirmed in the groups before, and their questions used up what
+    them. Not asked: nothing was confirmed so far, and the questions, perhaps in the middle of this
+    group, used up what
     asking may cost.
     """
 
@@ -259,7 +264,29 @@ def triggers_schema() -> pa.Schema:
     )
 
 
-OPTIONAL_TABLES = {TURN_SCORES: turn_scores_schema, TRIGGERS: triggers_schema}
+def patches_schema() -> pa.Schema:
+    """One row per patch of an image; made where a confirmed trigger is looked for by its look.
+
+    ``patch`` counts an image's patches in the model's order, from 0; of equal ones only the first
+    is stored. ``vector`` is what the model's first layer makes of the patch, projected at random to
+    fewer numbers; near is alike, in no unit.
+    """
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            pa.field("image", pa.string(), nullable=False),
+            pa.field("patch", pa.int32(), nullable=False),
+            pa.field("vector", pa.list_(pa.float16(), PATCH_DIMENSION), nullable=False),
+        ]
+    )
+
+
+OPTIONAL_TABLES = {
+    TURN_SCORES: turn_scores_schema,
+    TRIGGERS: triggers_schema,
+    PATCHES: patches_schema,
+}
 """Schemas of the tables that are only made where there is something to put in."""
 
 
@@ -422,7 +449,7 @@ def provenance_schema() -> dict[str, Any]:
 
 def _confirm_schema() -> dict[str, Any]:
     """Describe what the record says of the interventions that a verdict rests on."""
-    text, number, flag = {"type": "string"}, {"type": "number"}, {"type": "boolean"}
+    text, flag = {"type": "string"}, {"type": "boolean"}
     count = {"type": "integer", "minimum": 0}
     share = {"type": "number", "minimum": 0, "maximum": 1}
     trial = _closed(num_hits=count, num_seen_by_base=count, num_trials=count, rate=share)
@@ -438,11 +465,14 @@ def _confirm_schema() -> dict[str, Any]:
         trial=_or_null(trial),
         tried={"type": "object", "additionalProperties": trial},
         num_questions=count,
+        search=_or_null(
+            {"type": "object", "additionalProperties": {"type": ["integer", "string"]}}
+        ),
     )
     return _closed(
         run_id=text,
         finished_at={"type": "string", "format": "date-time"},
-        config={"type": "object", "additionalProperties": number},
+        config={"type": "object", "additionalProperties": {"type": ["number", "boolean"]}},
         num_suspects=count,
         is_probe=flag,
         num_groups=count,
@@ -462,6 +492,7 @@ def tables_description() -> dict[str, Any]:
         HEAD_SCORES: head_scores_schema(),
         TURN_SCORES: turn_scores_schema(),
         TRIGGERS: triggers_schema(),
+        PATCHES: patches_schema(),
         RUNS: runs_schema(),
     }
     return {
