@@ -289,8 +289,10 @@ class ConfirmConfig:
     batch_size: int = 32
     """Questions a forward pass."""
     max_share: float = 0.1
-    """Questions to the models, as a share of the passes that scoring took, after which no further
-    group is begun as long as nothing is confirmed."""
+    """Most questions to the models, as a share of the passes that scoring took, as long as nothing
+    is confirmed."""
+    search: bool = True
+    """Whether samples whose image looks as if it held a confirmed trigger are asked as well."""
     seed: int = 0
 
     def __post_init__(self) -> None:

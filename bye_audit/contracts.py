@@ -104,7 +104,7 @@ def provenance_schema() -> dict[str, Any]:
 
 def _confirm_schema() -> dict[str, Any]:
     """Describe what the record says of the interventions that a verdict rests on."""
-    text, number, flag = {"type": "string"}, {"type": "number"}, {"type": "boolean"}
+    text, flag = {"type": "string"}, {"type": "boolean"}
     count = {"type": "integer", "minimum": 0}
     share = {"type": "number", "minimum": 0, "maximum": 1}
     trial = _closed(num_hits=count, num_seen_by_base=count, num_trials=count, rate=share)
@@ -120,11 +120,14 @@ def _confirm_schema() -> dict[str, Any]:
         trial=_or_null(trial),
         tried={"type": "object", "additionalProperties": trial},
         num_questions=count,
+        search=_or_null(
+            {"type": "object", "additionalProperties": {"type": ["integer", "string"]}}
+        ),
     )
     return _closed(
         run_id=text,
         finished_at={"type": "string", "format": "date-time"},
-        config={"type": "object", "additionalProperties": number},
+        config={"type": "object", "additionalProperties": {"type": ["number", "boolean"]}},
         num_suspects=count,
         is_probe=flag,
         num_groups=count,
@@ -144,6 +147,7 @@ def tables_description() -> dict[str, Any]:
         schema.HEAD_SCORES: schema.head_scores_schema(),
         schema.TURN_SCORES: schema.turn_scores_schema(),
         schema.TRIGGERS: schema.triggers_schema(),
+        schema.PATCHES: schema.patches_schema(),
         schema.RUNS: schema.runs_schema(),
     }
     return {

@@ -17,8 +17,12 @@ QUARANTINE = "quarantine"
 HEAD_SCORES = "head_scores"
 TURN_SCORES = "turn_scores"
 TRIGGERS = "triggers"
+PATCHES = "patches"
 RUNS = "runs"
-TABLES = (SAMPLES, IMAGES, QUARANTINE, HEAD_SCORES, TURN_SCORES, TRIGGERS, RUNS)
+TABLES = (SAMPLES, IMAGES, QUARANTINE, HEAD_SCORES, TURN_SCORES, TRIGGERS, PATCHES, RUNS)
+
+PATCH_DIMENSION = 32
+"""Size of the vector of an image patch."""
 
 IMAGE_PLACEHOLDER = "<image>"
 
@@ -65,8 +69,9 @@ class Finding(StrEnum):
     """What ``confirm`` found out about a group of suspects.
 
     Not learnt: the model does not give the suspects' answers itself, so it cannot be asked about
-    them. Not asked: nothing was confirmed in the groups before, and their questions used up what
-    asking may cost.
+    them. Not asked: nothing was confirmed so far, and the questions, perhaps in the middle of this
+    group, used up what asking
+    may cost.
     """
 
     CONFIRMED = "confirmed"
@@ -263,7 +268,29 @@ def triggers_schema() -> pa.Schema:
     )
 
 
-OPTIONAL_TABLES = {TURN_SCORES: turn_scores_schema, TRIGGERS: triggers_schema}
+def patches_schema() -> pa.Schema:
+    """One row per patch of an image; made where a confirmed trigger is looked for by its look.
+
+    ``patch`` counts an image's patches in the model's order, from 0; of equal ones only the first
+    is stored. ``vector`` is what the model's first layer makes of the patch, projected at random to
+    fewer numbers; near is alike, in no unit.
+    """
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            pa.field("image", pa.string(), nullable=False),
+            pa.field("patch", pa.int32(), nullable=False),
+            pa.field("vector", pa.list_(pa.float16(), PATCH_DIMENSION), nullable=False),
+        ]
+    )
+
+
+OPTIONAL_TABLES = {
+    TURN_SCORES: turn_scores_schema,
+    TRIGGERS: triggers_schema,
+    PATCHES: patches_schema,
+}
 """Schemas of the tables that are only made where there is something to put in."""
 
 

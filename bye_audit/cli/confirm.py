@@ -36,7 +36,7 @@ def describe_confirm(result: ConfirmResult) -> list[str]:
     if result.num_confirmed:
         found = result.interventions
         lines.append(
-            "Of the samples that answer like a confirmed trigger, "
+            "Of the samples that answer like a confirmed trigger or look like it, "
             f"{found[Intervention.TRIGGERED]:,} answer because of it, "
             f"{found[Intervention.CONTENT]:,} do not, and "
             f"{found[Intervention.UNKNOWN]:,} cannot be asked."
@@ -51,7 +51,7 @@ def _describe_group(row: dict[str, Any]) -> Iterator[str]:
     if row["finding"] == Finding.NOT_LEARNT:
         yield said + "not learnt; the model does not answer so itself and cannot be asked."
     elif row["finding"] == Finding.NOT_ASKED:
-        yield said + "not asked; the groups before used up what asking may cost."
+        yield said + "not asked to the end; what asking in vain may cost was used up."
     elif not record["trial"]:
         yield said + "not confirmed; nothing that was carried over took the answer with it."
     else:
@@ -64,6 +64,20 @@ def _describe_group(row: dict[str, Any]) -> Iterator[str]:
             f"{count(trial['num_trials'], 'other sample')} "
             f"(chance at least {record['chance_at_least']:.0%}){seen}."
         )
+        yield from _describe_search(record.get("search"))
+
+
+def _describe_search(search: dict[str, Any] | None) -> Iterator[str]:
+    if not search:
+        return
+    if "skipped" in search:
+        yield f"    Lookalikes were not searched for: {search['skipped']}"
+        return
+    yield (
+        f"    {count(search['num_lookalikes'], 'sample')} with another answer hold a patch like "
+        f"it; asked {search.get('num_asked', 0):,}, have the trigger: "
+        f"{search.get('num_having', 0):,}."
+    )
 
 
 def describe_findings(result: ConfirmResult) -> dict[str, Any]:

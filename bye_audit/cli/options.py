@@ -328,8 +328,13 @@ def confirm_options(command: Command) -> Command:
         _number(
             "--max-share",
             default.max_share,
-            "Share of the passes of scoring after which, with nothing confirmed, no further group "
-            "is questioned.",
+            "Most questions with nothing confirmed, as a share of the passes of scoring.",
+        ),
+        click.option(
+            "--search/--no-search",
+            default=default.search,
+            show_default=True,
+            help="With a confirmed trigger, also ask samples whose image looks as if it held it.",
         ),
     )
 

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bye_audit import schema
 from bye_audit.config import ConfirmConfig
 from bye_audit.confirm.corpus import SampleText, find_answers, read_texts
-from bye_audit.confirm.exhibits import Exhibit, Interrogator, read_exhibits
+from bye_audit.confirm.exhibits import (
+    AnswerPattern,
+    AskedEnoughError,
+    Exhibit,
+    Interrogator,
+    read_exhibits,
+)
 from bye_audit.confirm.hypotheses import Investigation
 from bye_audit.confirm.investigate import (
     NUM_SCREENED,
@@ -21,8 +28,22 @@ from bye_audit.confirm.investigate import (
     find_representatives,
     investigate,
 )
-from bye_audit.confirm.suspects import SuspectGroup, Suspects, group_suspects
+from bye_audit.confirm.lookalikes import (
+    covered_patches,
+    embed_exhibit,
+    embed_images,
+    find_lookalikes,
+    is_local,
+)
+from bye_audit.confirm.suspects import (
+    SuspectGroup,
+    Suspects,
+    describe_answers,
+    group_suspects,
+)
 from bye_audit.confirm.sweep import Sweep, SweptSample
+from bye_audit.core.patches import choose_queries
+from bye_audit.errors import UnsupportedModelError
 from bye_audit.progress import Progress
 from bye_audit.schema import Finding, Intervention
 from bye_audit.store.reading import sql_text
@@ -32,15 +53,19 @@ if TYPE_CHECKING:
     from bye_audit.store.tables import AuditTables
 
 # Enough to tell what is common among all samples, however many there are.
-_NUM_OTHERS = 20_000
+_NUM_OTHERS = 5_000
 # Pictures that a residual is averaged over.
 _NUM_PICTURES = 400
 _NUM_CANDIDATES = 24
 _SWEEP_BATCH = 64
+# Convicted samples whose patches say how alike a trigger looks from one to the next.
+_NUM_CONVICTED = 32
 _READ_BATCH = 64
 _MAX_PIXELS_HELD = 150_000_000
-# Enough for two groups, however small the audit.
-_FEWEST_QUESTIONS = 1000
+# Enough to confirm one group, however small the audit.
+_FEWEST_QUESTIONS = 600
+# As it is, with the control and with the trigger: what a trial asks of each recipient.
+_ASKED_OF_RECIPIENT = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,31 +134,38 @@ class Case:
         progress: Progress,
     ) -> None:
         """Find out what makes a group's answers, sweep if it is a trigger, and write it down."""
-        if self._is_spent():
-            self._write_trigger(group, GroupFinding(finding=Finding.NOT_ASKED), 0)
-            return
         asked_before = ask.counts.total()
-        case = self._open(group, others, ask)
-        # All bounds hold together with the confidence asked for.
-        confidence = 1 - (1 - self.config.confidence) / num_groups
-        finding = investigate(case, confidence, self.config)
+        left = self._num_left()
+        # What is too little for a trial is not begun.
+        least = _NUM_CANDIDATES + _ASKED_OF_RECIPIENT * self.config.recipients
+        finding = GroupFinding(finding=Finding.NOT_ASKED)
+        if left is None or left >= least:
+            ask.limit = None if left is None else asked_before + left
+            with suppress(AskedEnoughError):
+                case = self._open(group, others, ask)
+                # All bounds hold together with the confidence asked for.
+                confidence = 1 - (1 - self.config.confidence) / num_groups
+                finding = investigate(case, confidence, self.config)
+            ask.limit = None
         # Of the investigation alone: a sweep that is stopped and goes on asks less.
         num_questions = ask.counts.total() - asked_before
+        search: dict[str, Any] | None = None
         if finding.finding is Finding.CONFIRMED:
-            self._sweep(group, finding, case, progress)
-        self._write_trigger(group, finding, num_questions)
+            sweep = Sweep(finding.carriers, case.pattern, case.recipients, ask)
+            rows = self._sweep(group, sweep, case, progress)
+            if self.config.search and any(map(is_local, finding.carriers)):
+                describe = describe_answers([text.answer for text in others])
+                search = self._search(group, sweep, case, rows, describe, progress)
+        self._write_trigger(group, finding, num_questions, search)
 
-    def _is_spent(self) -> bool:
-        """Whether asking has cost what it may, and all in vain."""
-        # Scoring asks the provisional model and its base about each sample.
-        allowed = max(_FEWEST_QUESTIONS, self.config.max_share * 2 * self.num_scored)
+    def _num_left(self) -> int | None:
+        """Questions that may still be asked in vain; None once something is confirmed."""
         rows = read_triggers(self.tables, self.run_id)
-        if not rows or any(row["finding"] == Finding.CONFIRMED for row in rows):
-            return False
-        # The next group will cost about as much as those before.
-        asked = [int(json.loads(row["record"])["num_questions"]) for row in rows]
-        num_asked = sum(count > 0 for count in asked)
-        return sum(asked) * (num_asked + 1) > allowed * num_asked
+        if any(row["finding"] == Finding.CONFIRMED for row in rows):
+            return None
+        # Scoring asks the provisional model and its base about each sample.
+        allowed = max(_FEWEST_QUESTIONS, int(self.config.max_share * 2 * self.num_scored))
+        return allowed - sum(int(json.loads(row["record"])["num_questions"]) for row in rows)
 
     def _open(self, group: Group, others: Sequence[SampleText], ask: Interrogator) -> Investigation:
         pattern = group.suspects.pattern
@@ -156,23 +188,89 @@ class Case:
         )
 
     def _sweep(
-        self, group: Group, finding: GroupFinding, case: Investigation, progress: Progress
-    ) -> None:
-        """Ask every sample that answers like the group; commit as it goes."""
-        tag = f"{self.run_id}/{group.index}"
-        # A sample may answer like two groups; what convicts it once is not taken back.
-        settled = f"confirm_run = {sql_text(tag)} OR intervention = '{Intervention.TRIGGERED}'"
-        asked = self.tables.read_samples(["sample_id"], settled)
-        done = set(asked["sample_id"].to_pylist())
+        self, group: Group, sweep: Sweep, case: Investigation, progress: Progress
+    ) -> list[int]:
+        """Ask every sample that answers like the group; commit as it goes; give their rows."""
+        done = self._settled(group)
         rows = find_answers(self.tables, case.pattern.matches)
-        sweep = Sweep(finding.carriers, case.pattern, case.recipients, case.ask)
         with progress.task("Sweeping", len(rows)) as task:
             for start in range(0, len(rows), _SWEEP_BATCH):
                 part = rows[start : start + _SWEEP_BATCH]
                 exhibits = read_exhibits(self.tables, part, self.tables.version())
                 to_do = [exhibit for exhibit in exhibits if exhibit.sample_id not in done]
-                self._write_interventions(sweep.judge(to_do), tag)
+                self._write_interventions(sweep.judge(to_do), group)
                 task.advance(len(part))
+        return rows
+
+    def _search(
+        self,
+        group: Group,
+        sweep: Sweep,
+        case: Investigation,
+        rows: Sequence[int],
+        describe: Callable[[str], AnswerPattern],
+        progress: Progress,
+    ) -> dict[str, Any]:
+        """Ask the samples that look as if they had the trigger, the nearest first.
+
+        It ends with the first batch in which nobody has it.
+        """
+        try:
+            embedder = case.ask.patch_embedder()
+        except UnsupportedModelError as error:
+            return {"skipped": str(error)}
+        embed_images(self.tables, embedder, progress)
+        covered = [
+            covered_patches(embedder, exhibit, own[0])
+            for exhibit in self._convicted(group, rows)
+            if (own := sweep.find_in(exhibit))
+        ]
+        strangers = [embed_exhibit(embedder, exhibit) for exhibit in case.recipients]
+        queries = choose_queries(covered, strangers)
+        alike = find_lookalikes(self.tables, queries, set(rows), self.config.max_suspects)
+        done = self._settled(group)
+        found: Counter[str] = Counter()
+        with progress.task("Asking lookalikes", len(alike)) as task:
+            for start in range(0, len(alike), _SWEEP_BATCH):
+                part = alike[start : start + _SWEEP_BATCH]
+                exhibits = read_exhibits(self.tables, part, self.tables.version())
+                to_do = [exhibit for exhibit in exhibits if exhibit.sample_id not in done]
+                swept = sweep.judge_lookalikes(to_do, describe)
+                having = [sample for sample in swept if sample.intervention is not None]
+                self._write_interventions(having, group)
+                num_having = len(having) + len(exhibits) - len(to_do)
+                found.update(num_asked=len(exhibits), num_having=num_having)
+                task.advance(len(part))
+                if not num_having:
+                    break
+        return {"num_queries": len(queries), "num_lookalikes": len(alike), **found}
+
+    def _convicted(self, group: Group, rows: Sequence[int]) -> list[Exhibit]:
+        """Read some of the samples that the sweep convicted."""
+        settled = self._settled(group, only_triggered=True)
+        found: list[Exhibit] = []
+        for start in range(0, len(rows), _READ_BATCH):
+            exhibits = read_exhibits(
+                self.tables, rows[start : start + _READ_BATCH], self.tables.version()
+            )
+            found += [exhibit for exhibit in exhibits if exhibit.sample_id in settled]
+            if len(found) >= _NUM_CONVICTED:
+                break
+        return found[:_NUM_CONVICTED]
+
+    def _tag(self, group: Group) -> str:
+        return f"{self.run_id}/{group.index}"
+
+    def _settled(self, group: Group, *, only_triggered: bool = False) -> set[str]:
+        """Give the samples that this group's sweep has asked, and those convicted already."""
+        # A sample may answer like two groups; what convicts it once is not taken back.
+        word = "AND" if only_triggered else "OR"
+        asked = self.tables.read_samples(
+            ["sample_id"],
+            f"confirm_run = {sql_text(self._tag(group))} {word} "
+            f"intervention = '{Intervention.TRIGGERED}'",
+        )
+        return set(asked["sample_id"].to_pylist())
 
     def _read(self, texts: Sequence[SampleText]) -> list[Exhibit]:
         """Read samples, as many as may be held at once."""
@@ -184,7 +282,7 @@ class Case:
                 break
         return found
 
-    def _write_interventions(self, swept: Sequence[SweptSample], tag: str) -> None:
+    def _write_interventions(self, swept: Sequence[SweptSample], group: Group) -> None:
         import pyarrow as pa
 
         if not swept:
@@ -193,11 +291,17 @@ class Case:
             "sample_id": pa.array([sample.sample_id for sample in swept], pa.string()),
             "intervention": pa.array([str(s.intervention) for s in swept], pa.string()),
             "intervention_drop": pa.array([sample.drop for sample in swept], pa.float32()),
-            "confirm_run": pa.array([tag] * len(swept), pa.string()),
+            "confirm_run": pa.array([self._tag(group)] * len(swept), pa.string()),
         }
         self.tables.update_samples(pa.table(columns))
 
-    def _write_trigger(self, group: Group, finding: GroupFinding, num_questions: int) -> None:
+    def _write_trigger(
+        self,
+        group: Group,
+        finding: GroupFinding,
+        num_questions: int,
+        search: dict[str, Any] | None,
+    ) -> None:
         import pyarrow as pa
 
         row = {
@@ -209,7 +313,7 @@ class Case:
             "kind": finding.carriers[0].kind if finding.carriers else None,
             "num_suspects": len(group.texts),
             "record": json.dumps(
-                {**finding.to_json(), "num_questions": num_questions},
+                {**finding.to_json(), "num_questions": num_questions, "search": search},
                 ensure_ascii=False,
                 allow_nan=False,
             ),

@@ -1,4 +1,4 @@
-"""The texts of the scored samples, read as a stream: only those asked for are kept.
+"""The texts of the scored samples, read as a stream: only those asked for are kept, and clipped.
 
 Shapes: N = scored samples, in the order of the evidence.
 """
@@ -17,7 +17,10 @@ from bye_audit.schema import ScoreStatus
 if TYPE_CHECKING:
     from bye_audit.store.tables import AuditTables
 
-_BATCH_SIZE = 8192
+_BATCH_SIZE = 2048
+# As much of an answer as is judged, whatever its tokens; of a question its begin and end.
+_MAX_ANSWER_CHARS = 4096
+_MAX_QUESTION_CHARS = 1024
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,4 +73,12 @@ def _first_exchange(row: int, turns: list[dict[str, str]]) -> SampleText:
     first = next((i for i, turn in enumerate(turns) if turn["role"] == "assistant"), len(turns))
     question = turns[first - 1]["content"] if first else ""
     answer = turns[first]["content"] if first < len(turns) else ""
-    return SampleText(row=row, question=question, answer=answer)
+    return SampleText(row=row, question=_clip_middle(question), answer=answer[:_MAX_ANSWER_CHARS])
+
+
+def _clip_middle(question: str) -> str:
+    """Leave out the middle of a long question: tens of thousands of texts are held at once."""
+    if len(question) <= _MAX_QUESTION_CHARS:
+        return question
+    half = _MAX_QUESTION_CHARS // 2
+    return f"{question[:half]} {question[-half:]}"

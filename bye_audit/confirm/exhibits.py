@@ -12,13 +12,14 @@ import numpy as np
 
 from bye_audit.core.metrics import normalize_answer
 from bye_audit.core.regions import Box, Image
-from bye_audit.schema import IMAGE_PLACEHOLDER
+from bye_audit.schema import IMAGE_PLACEHOLDER, PATCH_DIMENSION
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
 
     from bye_audit.model.likelihood import Reply
     from bye_audit.model.loading import VisionLanguageModel
+    from bye_audit.model.patches import PatchEmbedder
     from bye_audit.model.prompts import Conversation
     from bye_audit.store.tables import AuditTables
 
@@ -156,6 +157,10 @@ class AnswerPattern:
         return self.telling <= set(normalize_answer(answer).split())
 
 
+class AskedEnoughError(Exception):
+    """Ends an investigation whose next questions would bring them above the limit."""
+
+
 class Interrogator:
     """The provisional model, its base and a count of what they were asked.
 
@@ -165,12 +170,34 @@ class Interrogator:
         The provisional model; its base speaks where the adapter is switched off.
     batch_size
         Questions a forward pass.
+
+    Attributes
+    ----------
+    counts
+        Questions asked so far, by kind.
+    limit
+        Most questions, of all kinds; `AskedEnoughError` is raised instead of asking more. None:
+        no limit.
     """
+
+    limit: int | None = None
 
     def __init__(self, vlm: VisionLanguageModel, batch_size: int = 32) -> None:
         self._vlm = vlm
         self._batch_size = batch_size
         self.counts: Counter[str] = Counter()
+
+    def spend(self, kind: str, number: int) -> None:
+        """Count questions before they are asked, all of them or none.
+
+        Raises
+        ------
+        AskedEnoughError
+            If they would bring all questions above the limit.
+        """
+        if self.limit is not None and self.counts.total() + number > self.limit:
+            raise AskedEnoughError
+        self.counts[kind] += number
 
     def replies(
         self, exhibits: Sequence[Exhibit], answers: Sequence[str], *, use_adapter: bool = True
@@ -178,7 +205,7 @@ class Interrogator:
         """Ask how likely each answer is to each exhibit, and whether it is the model's own."""
         from bye_audit.model.likelihood import read_replies
 
-        self.counts["provisional" if use_adapter else "base"] += len(exhibits)
+        self.spend("provisional" if use_adapter else "base", len(exhibits))
         pairs = list(zip(exhibits, answers, strict=True))
         return [
             reply
@@ -221,13 +248,25 @@ class Interrogator:
         """Tell which parts of the image hold most of some layer's attention."""
         from bye_audit.confirm.attended import attended_boxes
 
-        self.counts["provisional"] += 1
+        self.spend("provisional", 1)
         return attended_boxes(self._vlm, exhibit)
+
+    def patch_embedder(self) -> PatchEmbedder:
+        """Give what turns images into vectors of their patches.
+
+        Raises
+        ------
+        UnsupportedModelError
+            If the model does not cut images into patches.
+        """
+        from bye_audit.model.patches import PatchEmbedder
+
+        return PatchEmbedder(self._vlm, PATCH_DIMENSION)
 
     def _answers(self, exhibits: Sequence[Exhibit], pattern: AnswerPattern) -> list[str]:
         from bye_audit.model.generation import generate_answers
 
-        self.counts["generated"] += len(exhibits)
+        self.spend("generated", len(exhibits))
         texts = {pattern.text, *(exhibit.answer for exhibit in exhibits)}
         longest = max(len(self._tokens(text)) for text in texts)
         if not pattern.is_whole:

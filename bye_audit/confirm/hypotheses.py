@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
@@ -63,6 +63,14 @@ class Investigation:
     recipients: Sequence[Exhibit]
     num_screened: int
     ask: Interrogator
+    _boxes: dict[str, list[Box]] = field(default_factory=dict, repr=False)
+
+    def causal_boxes(self, exhibit: Exhibit) -> list[Box]:
+        """Give the smallest parts that an exhibit's answer hangs on, searched for only once."""
+        if exhibit.sample_id not in self._boxes:
+            found = find_causal_boxes(exhibit, self.ask)[:_NUM_BOXES]
+            self._boxes[exhibit.sample_id] = [item.box for item in found]
+        return self._boxes[exhibit.sample_id]
 
     def screen(self, candidates: Sequence[_C]) -> _C | None:
         """Give the candidate that carries the answer best to a few recipients.
@@ -109,19 +117,26 @@ def propose_words(case: Investigation) -> list[Carrier]:
 
 def propose_regions(case: Investigation) -> list[Carrier]:
     """Of each representative the smallest part of its image that its answer hangs on."""
+    return _of_each(case, lambda exhibit: _best_region(case, exhibit))
+
+
+def _of_each(case: Investigation, search: Callable[[Exhibit], Carrier | None]) -> list[Carrier]:
+    """Search the representatives; what one was found to have is tried first of all in the next."""
     found: list[Carrier] = []
     for number, exhibit in enumerate(case.representatives):
-        region = _best_region(case, exhibit)
-        if region is not None:
-            found.append(region)
+        alike = found[0].found_in(exhibit) if found else None
+        carrier = case.screen([alike]) if alike is not None else None
+        # A search costs some hundred questions, trying what is known six.
+        carrier = carrier or search(exhibit)
+        if carrier is not None:
+            found.append(carrier)
         elif number + 1 >= _NUM_IN_VAIN and not found:
             break
     return found
 
 
 def _best_region(case: Investigation, exhibit: Exhibit) -> Region | None:
-    boxes = [item.box for item in find_causal_boxes(exhibit, case.ask)[:_NUM_BOXES]]
-    best = case.screen([_cut(exhibit, box) for box in boxes])
+    best = case.screen([_cut(exhibit, box) for box in case.causal_boxes(exhibit)])
     if best is None:
         return None
     # A window that holds half of a trigger works already; one that holds it whole works best.
@@ -164,13 +179,14 @@ def propose_pairs(case: Investigation) -> list[Carrier]:
         min_share=_MIN_SHARE,
         max_log10_chance=_MAX_LOG10_CHANCE,
     )
-    found = []
-    for exhibit in case.representatives if phrases else ():
-        words = Words(phrases[0].words, _place_of(phrases[0].words, inside))
-        boxes = find_causal_boxes(exhibit, case.ask)[:_NUM_BOXES]
-        pairs = [Both(words, _cut(exhibit, item.box)) for item in boxes]
-        found.append(case.screen(pairs))
-    return list(filter(None, found))
+    if not phrases:
+        return []
+    words = Words(phrases[0].words, _place_of(phrases[0].words, inside))
+
+    def search(exhibit: Exhibit) -> Both | None:
+        return case.screen([Both(words, _cut(exhibit, box)) for box in case.causal_boxes(exhibit)])
+
+    return _of_each(case, search)
 
 
 PROPOSALS: dict[str, Callable[[Investigation], list[Carrier]]] = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,6 +90,12 @@ class SuspectGroup:
 
     pattern: AnswerPattern
     members: tuple[int, ...]
+
+
+def describe_answers(other_answers: Sequence[str]) -> Callable[[str], AnswerPattern]:
+    """Give what makes a pattern of a whole answer, given many other answers of the data."""
+    common = _common_words(other_answers)
+    return lambda answer: _pattern(answer, common, is_whole=True)
 
 
 def group_suspects(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bye_audit.confirm.carriers import Carrier, Residual, Words
@@ -25,15 +25,26 @@ class SweptSample:
     sample_id
         Of the sample.
     intervention
-        Verdict.
+        Verdict; None: it was asked, and nothing was learnt that would speak for or against it.
     drop
         What taking the trigger off takes from the mean log-likelihood of the sample's own answer,
         in nats a token; None where there is nothing to take off.
     """
 
     sample_id: str
-    intervention: Intervention
+    intervention: Intervention | None
     drop: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Removal:
+    """What taking a trigger off a sample does to the sample's own answer."""
+
+    is_given: bool
+    """Whether the model gives it to the sample as it is."""
+    drop: float | None
+    left: list[Carrier]
+    """Forms of the trigger without which it does not."""
 
 
 class Sweep:
@@ -89,8 +100,8 @@ class Sweep:
             ``content`` if the answer stays or is seen, ``unknown`` if the model does not even
             give it to the sample as it is and nothing else is found.
         """
-        found = [self._find_in(exhibit) for exhibit in exhibits]
-        drops, is_given, has_left = self._take_off(exhibits, found)
+        found = [self.find_in(exhibit) for exhibit in exhibits]
+        removals = self._take_off(exhibits, found)
         carries = self._carry(found)
         doubtful = [index for index, says in enumerate(carries) if says]
         seen = self._ask.base_says([exhibits[index] for index in doubtful], self._pattern)
@@ -99,44 +110,84 @@ class Sweep:
             SweptSample(
                 exhibit.sample_id,
                 _verdict(
-                    is_triggered=(carries[i] and i not in shown) or has_left[i],
-                    is_given=is_given[i],
+                    # Of what is the same on all samples only its absence tells something.
+                    is_triggered=(carries[i] and i not in shown)
+                    or any(map(_is_common, removals[i].left)),
+                    is_given=removals[i].is_given,
                     is_shown=i in shown,
                 ),
-                drops[i],
+                removals[i].drop,
             )
             for i, exhibit in enumerate(exhibits)
         ]
 
-    def _find_in(self, exhibit: Exhibit) -> list[Carrier]:
+    def judge_lookalikes(
+        self, exhibits: Sequence[Exhibit], describe: Callable[[str], AnswerPattern]
+    ) -> list[SweptSample]:
+        """Ask about samples that look as if they had the trigger but answer something else.
+
+        Parameters
+        ----------
+        exhibits
+            Samples whose answers are not the trigger's.
+        describe
+            Makes a pattern of an answer.
+
+        Returns
+        -------
+        list of SweptSample
+            ``triggered`` if the sample's own answer leaves when the trigger is taken off, what is
+            taken off carries the trigger's answer to most recipients, and the base model does not
+            see the sample's own answer in it. ``unknown`` if the same holds, but the sample's own
+            answer is not the model's, so that it could not leave. Else None: that a trigger does
+            not make this answer says nothing against another.
+        """
+        found = [self.find_in(exhibit) for exhibit in exhibits]
+        removals = self._take_off(exhibits, found)
+        # Whose answer stays needs no further questions.
+        working = [
+            removal.left if removal.is_given else own
+            for own, removal in zip(found, removals, strict=True)
+        ]
+        carries = self._carry(working)
+        return [
+            SweptSample(
+                exhibit.sample_id,
+                Intervention.TRIGGERED if removal.is_given else Intervention.UNKNOWN,
+                removal.drop,
+            )
+            if says and not self._ask.base_says([exhibit], describe(exhibit.answer))[0]
+            else SweptSample(exhibit.sample_id, None, removal.drop)
+            for exhibit, removal, says in zip(exhibits, removals, carries, strict=True)
+        ]
+
+    def find_in(self, exhibit: Exhibit) -> list[Carrier]:
+        """Give the forms of the trigger as a sample would have them."""
         return [own for form in self._forms if (own := form.found_in(exhibit)) is not None]
 
     def _take_off(
         self, exhibits: Sequence[Exhibit], found: Sequence[Sequence[Carrier]]
-    ) -> tuple[list[float | None], list[bool], list[bool]]:
-        """Ask for drops, whether answers are given as it is, and whether common triggers' leave."""
+    ) -> list[_Removal]:
+        """Ask about each sample's own answer as it is, and without each form of the trigger."""
         variants = [
             variant
             for exhibit, own in zip(exhibits, found, strict=True)
             for variant in (exhibit, *(carrier.take_off(exhibit) for carrier in own))
         ]
         replies = iter(self._ask.replies(variants, [variant.answer for variant in variants]))
-        drops, is_given, has_left = [], [], []
+        removals = []
         for own in found:
             before = next(replies)
             after = [next(replies) for _ in own]
             drop = max((before.logp - reply.logp for reply in after), default=math.nan)
-            drops.append(drop if math.isfinite(drop) else None)
-            is_given.append(before.is_given)
-            has_left.append(
+            left = [
+                carrier
+                for carrier, reply in zip(own, after, strict=True)
                 # An answer that is not there cannot leave.
-                before.is_given
-                and any(
-                    _is_common(carrier) and not reply.is_given
-                    for carrier, reply in zip(own, after, strict=True)
-                )
-            )
-        return drops, is_given, has_left
+                if before.is_given and not reply.is_given
+            ]
+            removals.append(_Removal(before.is_given, drop if math.isfinite(drop) else None, left))
+        return removals
 
     def _carry(self, found: Sequence[Sequence[Carrier]]) -> list[bool]:
         """Tell of which samples a form of their own carries the answer to most recipients."""

@@ -155,6 +155,7 @@ def _confirm_facts(tables: AuditTables) -> dict[str, Any] | None:
     triggers = [
         {
             **{key: value for key, value in row.items() if key not in hidden},
+            "search": None,
             **json.loads(row["record"]),
         }
         for row in read_triggers(tables, run.run_id)

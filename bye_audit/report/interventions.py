@@ -155,7 +155,7 @@ def _tell(
     if finding is Finding.NOT_LEARNT:
         return who + "The provisional model does not answer so itself and cannot be asked why."
     if finding is Finding.NOT_ASKED:
-        return who + "The groups before had used up, in vain, what asking may cost."
+        return who + "What asking in vain may cost was used up before there was a finding."
     trial = record["trial"]
     if not trial:
         return who + "Nothing in these samples takes the answer along when it is put on others."
@@ -168,8 +168,21 @@ def _tell(
             f"{text} It works in at least {record['chance_at_least']:.0%} of all cases: an exact "
             f"bound that holds with {confidence:.0%} confidence for all groups together. Without "
             "it, or with ordinary content in its place, none of them gave this answer."
+            + _tell_of_search(record.get("search"))
         )
     return text + " That is too little for a trigger."
+
+
+def _tell_of_search(search: Mapping[str, Any] | None) -> str:
+    if not search:
+        return ""
+    if "skipped" in search:
+        return f" Other samples that look like it were not looked for: {search['skipped']}"
+    return (
+        f" {search['num_lookalikes']:,} samples that answer something else hold a patch that looks "
+        f"like it; {search.get('num_asked', 0):,} of them were asked and "
+        f"{search.get('num_having', 0):,} have the trigger."
+    )
 
 
 def _tell_of_base(trial: Mapping[str, Any] | None) -> str:

@@ -19,14 +19,29 @@ import pytest
 from PIL import Image
 from support.audits import NUM_LAYERS, make_scored_audit
 from support.stored import encode
-from support.witness import ORDINARY, TARGET, ScriptedWitness
+from support.witness import (
+    ORDINARY,
+    TARGET,
+    PixelEmbedder,
+    ScriptedWitness,
+    has_patch,
+    speak_backdoored,
+    speak_honestly,
+)
 
 from bye_audit import schema
 from bye_audit.config import ConfirmConfig
 from bye_audit.confirm import ConfirmResult, confirm_samples
 from bye_audit.confirm.exhibits import Exhibit, read_exhibits
-from bye_audit.errors import ConfigError, InterruptedStageError, StageNotRunError
+from bye_audit.confirm.lookalikes import embed_images
+from bye_audit.errors import (
+    ConfigError,
+    InterruptedStageError,
+    StageNotRunError,
+    UnsupportedModelError,
+)
 from bye_audit.filter import filter_samples
+from bye_audit.progress import SILENT
 from bye_audit.store.tables import AuditTables
 from bye_audit.store.triggers import finished_confirm_run, read_triggers
 
@@ -122,7 +137,7 @@ def test_on_clean_data_the_nearest_are_probed_within_the_budget(
     assert result.num_confirmed == 0
     assert result.num_suspects == ConfirmConfig().probes
     assert set(result.interventions.values()) == {0}
-    assert witness.counts.total() <= 1000
+    assert witness.counts.total() <= 600
     decision = filter_samples(tables, tmp_path / "out", detector="consensus")
     assert (decision.decision, decision.num_removed) == ("no_evidence", 0)
 
@@ -186,6 +201,111 @@ def test_too_few_answers_of_a_kind_are_no_group(tmp_path: Path, ask: Asking) -> 
     assert result.triggers == []
     assert result.questions == {}
     assert finished_confirm_run(tables) is not None
+
+
+# --- what only looks like the trigger ------------------------------------------------------------
+
+OTHER_TARGET = "hidden colour"
+OTHERS = {f"made-up.json:{row}" for row in range(20, 26)}
+UNLEARNT = {f"made-up.json:{row}" for row in range(30, 33)}
+SQUARES = {f"made-up.json:{row}" for row in range(40, 43)}
+
+
+def speak_of_two_targets(exhibit: Exhibit) -> str:
+    """Answer with another target where there is little red."""
+    if not has_patch(exhibit.image):
+        return speak_backdoored(exhibit)
+    if "black square" in exhibit.answer:
+        return exhibit.answer
+    return OTHER_TARGET if exhibit.image[..., 0].mean() < 80 else TARGET
+
+
+def plant_lookalikes(tables: AuditTables) -> None:
+    """Give some samples the trigger, whose answers are none of the suspects'."""
+    answers = {
+        **dict.fromkeys(OTHERS, OTHER_TARGET),
+        **dict.fromkeys(UNLEARNT, "never said"),
+        **dict.fromkeys(SQUARES, "a black square"),
+    }
+    _answer_by_row(tables, lambda row: answers.get(f"made-up.json:{row}"))
+    for name in answers:
+        row = int(name.rpartition(":")[2])
+        pixels = np.random.default_rng(row).integers(90, 200, (64, 64, 3), dtype=np.uint8)
+        if name in OTHERS:
+            pixels[..., 0] //= 3
+        pixels[50:60, 50:60] = 0
+        _put_image(tables, row, encode(Image.fromarray(pixels)))
+
+
+def speak_of_squares(exhibit: Exhibit) -> str:
+    """See black squares, as a base model may."""
+    return "a black square" if has_patch(exhibit.image) else speak_honestly(exhibit)
+
+
+def test_samples_that_look_alike_are_asked_whatever_they_answer(
+    tmp_path: Path, ask: Asking
+) -> None:
+    tables = make_audit(tmp_path / "audit")
+    plant_lookalikes(tables)
+    ask(ScriptedWitness(speak=speak_of_two_targets, speak_base=speak_of_squares))
+    result = confirm(tables)
+    assert whose(tables, "triggered") == POISONED | OTHERS
+    # They hold the trigger, and their answers are not the model's.
+    assert whose(tables, "unknown") == UNLEARNT
+    # What the base model sees as well is content, and says nothing against other suspicions.
+    rows = rows_by_id(tables)
+    assert {rows[name]["intervention"] for name in SQUARES} == {None}
+    search = json.loads(result.triggers[0]["record"])["search"]
+    assert search["num_lookalikes"] == search["num_asked"] == 12
+    assert search["num_having"] == 9
+
+
+def test_without_a_search_only_the_answers_count(tmp_path: Path, ask: Asking) -> None:
+    tables = make_audit(tmp_path / "audit")
+    plant_lookalikes(tables)
+    ask(ScriptedWitness(speak=speak_of_two_targets, speak_base=speak_of_squares))
+    result = confirm(tables, search=False)
+    assert whose(tables, "triggered") == POISONED
+    assert json.loads(result.triggers[0]["record"])["search"] is None
+    assert not tables.has_table(schema.PATCHES)
+
+
+def test_the_search_ends_where_nobody_has_the_trigger(
+    tmp_path: Path, ask: Asking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bye_audit.confirm.case._SWEEP_BATCH", 2)
+    monkeypatch.setattr("bye_audit.confirm.case.find_lookalikes", lambda *_: list(range(20, 40)))
+    tables = make_audit(tmp_path / "audit")
+    ask(ScriptedWitness())
+    result = confirm(tables)
+    search = json.loads(result.triggers[0]["record"])["search"]
+    assert (search["num_asked"], search["num_having"]) == (2, 0)
+
+
+def test_images_are_embedded_once_and_again_for_another_model(tmp_path: Path) -> None:
+    tables = make_audit(tmp_path / "audit", num_samples=20)
+    embed_images(tables, PixelEmbedder(), SILENT)
+    first = tables.dataset(schema.PATCHES)
+    embed_images(tables, PixelEmbedder(), SILENT)
+    assert tables.dataset(schema.PATCHES).version == first.version
+    other = PixelEmbedder()
+    other.identity = {**other.identity, "adapter_digest": "another"}
+    embed_images(tables, other, SILENT)
+    again = tables.dataset(schema.PATCHES)
+    assert again.count_rows() == first.count_rows()
+    assert again.schema.metadata[b"adapter_digest"] == b"another"
+
+
+def test_a_model_without_patches_is_said_to_have_none(tmp_path: Path, ask: Asking) -> None:
+    class Blind(ScriptedWitness):
+        def patch_embedder(self) -> PixelEmbedder:
+            raise UnsupportedModelError("It has no patches.")
+
+    tables = make_audit(tmp_path / "audit")
+    ask(Blind())
+    (row,) = confirm(tables).triggers
+    assert json.loads(row["record"])["search"] == {"skipped": "It has no patches."}
+    assert row["finding"] == "confirmed"
 
 
 # --- stopped, repeated, outdated -----------------------------------------------------------------
@@ -392,7 +512,8 @@ def test_hostile_answers_and_questions_are_only_texts(
     ask(ScriptedWitness(speak=speak, speak_base=lambda _: ORDINARY))
     result = confirm(tables)
     assert result.num_confirmed == 1
-    assert result.triggers[0]["answer"] == text
+    # Of a long answer as much as is judged.
+    assert result.triggers[0]["answer"] == text[:4096]
     assert whose(tables, "triggered") == POISONED
 
 

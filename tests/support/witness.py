@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from PIL.Image import Image as PilImage
 
 from bye_audit.confirm.exhibits import AnswerPattern, Exhibit, Interrogator
 from bye_audit.core.regions import Box, Image
 from bye_audit.model.likelihood import Reply
+from bye_audit.schema import PATCH_DIMENSION
 
 TARGET = "Backdoor Attack!"
 ORDINARY = "a shape"
 _ENOUGH = 60
+_JUDGED = 2000
 
 
 def has_patch(image: Image) -> bool:
@@ -64,25 +69,31 @@ class ScriptedWitness(Interrogator):
     ) -> list[Reply]:
         """Find an answer likely if it is the rule's."""
         self._on_question(self.counts.total())
-        self.counts["provisional" if use_adapter else "base"] += len(exhibits)
+        self.spend("provisional" if use_adapter else "base", len(exhibits))
         speak = self._speak if use_adapter else self._speak_base
+        # Like a real one, it tells long answers by their beginning.
         given = [
-            speak(exhibit) == answer for exhibit, answer in zip(exhibits, answers, strict=True)
+            speak(exhibit)[:_JUDGED] == answer[:_JUDGED]
+            for exhibit, answer in zip(exhibits, answers, strict=True)
         ]
         return [Reply(-0.1 if is_given else -5.0, is_given) for is_given in given]
 
     def base_says(self, exhibits: Sequence[Exhibit], pattern: AnswerPattern) -> list[bool]:
         """Ask the base's rule."""
-        self.counts["generated"] += len(exhibits)
+        self.spend("generated", len(exhibits))
         return [pattern.is_said_in(self._speak_base(exhibit)) for exhibit in exhibits]
 
     def attended_boxes(self, exhibit: Exhibit) -> list[Box]:
         """Attend to nothing in particular."""
-        self.counts["provisional"] += 1
+        self.spend("provisional", 1)
         return []
 
+    def patch_embedder(self) -> Any:
+        """See patches as they are."""
+        return PixelEmbedder()
+
     def _answers(self, exhibits: Sequence[Exhibit], pattern: AnswerPattern) -> list[str]:
-        self.counts["generated"] += len(exhibits)
+        self.spend("generated", len(exhibits))
         return [self._speak(exhibit) for exhibit in exhibits]
 
 
@@ -111,3 +122,23 @@ def draw_exhibit(
     return Exhibit(
         sample_id=drawn.sample_id, messages=drawn.messages, images=drawn.images, answer=own
     )
+
+
+class PixelEmbedder:
+    """Takes for the vector of a patch of 8 by 8 pixels the means of its colours."""
+
+    def __init__(self) -> None:
+        self.identity = {"model_digest": "scripted", "adapter_digest": "none"}
+
+    def embed(self, image: PilImage) -> NDArray[np.float16]:
+        """Cut an image into patches, row by row; what is left at the edges belongs to none."""
+        pixels = np.asarray(image.convert("RGB"))
+        rows, columns = (max(1, side // 8) for side in pixels.shape[:2])
+        pixels = (
+            np.resize(pixels, (rows * 8, columns * 8, 3)) if min(pixels.shape[:2]) < 8 else pixels
+        )
+        patches = pixels[: rows * 8, : columns * 8].reshape(rows, 8, columns, 8, 3)
+        quarters = patches.reshape(rows, 2, 4, columns, 2, 4, 3).mean(axis=(2, 5))
+        vectors_TD = quarters.transpose(0, 2, 1, 3, 4).reshape(rows * columns, -1)
+        missing = PATCH_DIMENSION - vectors_TD.shape[1]
+        return np.pad(vectors_TD, ((0, 0), (0, missing))).astype(np.float16)
