@@ -9,12 +9,14 @@ from typing import Any, TypeVar, get_args
 import click
 
 from bye_audit.config import (
+    PURIFIER_NAMES,
     QUANTIZATIONS,
     ConfirmConfig,
     DetectConfig,
     EntropyName,
     FinetuneConfig,
     LayerRuleName,
+    PurifyConfig,
     ScoreConfig,
     TcapConfig,
 )
@@ -45,7 +47,8 @@ detector_option = click.option(
     show_default=True,
     help="bye: collapse of attention, the paper's. tcap: heads whose attention sets the same "
     "minority apart. plausibility: answers that only the fine-tuned model finds likely. "
-    "consensus: what confirm found out, and what the others agree on. For comparison, none and "
+    "zip: answers that purify took from the model. consensus: what confirm found out, and what "
+    "the others agree on. For comparison, none and "
     "random-drop look at nothing.",
 )
 
@@ -330,6 +333,29 @@ def confirm_options(command: Command) -> Command:
             "Share of the passes of scoring after which, with nothing confirmed, no further group "
             "is questioned.",
         ),
+    )
+
+
+def purify_options(command: Command) -> Command:
+    """Add how images are purified."""
+    default = PurifyConfig()
+    return _apply(
+        command,
+        _choice(
+            "--purifier",
+            PURIFIER_NAMES,
+            default.purifier,
+            "Average over blocks, which needs no model, or fill in what averaging took with a "
+            "diffusion model (needs bye-audit[zip]).",
+        ),
+        click.option(
+            "--purifier-model",
+            type=click.Path(file_okay=False),
+            help="Folder of the diffusion model, as diffusers saves it: unconditional, RGB.",
+        ),
+        click.option("--device", help="cpu, cuda, cuda:1 ..."),
+        click.option("--batch-tokens", type=int, help="Most tokens a forward pass."),
+        _number("--commit-seconds", default.commit_seconds, "Least time between two commits."),
     )
 
 
