@@ -30,7 +30,7 @@ from bye_audit.score import score_samples
 from bye_audit.store.evidence import read_evidence
 from bye_audit.store.tables import AuditTables
 
-FAST = FinetuneConfig(epochs=1, batch_size=4, learning_rate=1e-2, lora_rank=4, lora_alpha=8)
+FAST = FinetuneConfig(epochs=3, batch_size=4, learning_rate=1e-2, lora_rank=4, lora_alpha=8)
 
 
 @pytest.fixture(autouse=True)
