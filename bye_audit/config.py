@@ -13,6 +13,7 @@ DEFAULT_DETECTOR = "consensus"
 """Who decides unless another is named; docs/detection.md has the measurements behind it."""
 
 QUANTIZATIONS = ("none", "8bit", "4bit")
+PURIFIER_NAMES = ("classical", "diffusion")
 LayerRuleName = Literal["paper", "reference-code"]
 EntropyName = Literal["renormalised", "literal"]
 
@@ -308,6 +309,38 @@ class ConfirmConfig:
                 "--probes must be at least 0": self.probes >= 0,
                 "--max-share must be above 0": self.max_share > 0,
                 "--batch-size must be at least 1": self.batch_size >= 1,
+            }
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PurifyConfig:
+    """How images are purified, and how the model is asked about them."""
+
+    purifier: str = "classical"
+    """``classical`` needs no model; ``diffusion`` needs one, and ``bye-audit[zip]``."""
+    purifier_model: str | None = None
+    """Folder of the diffusion model, as diffusers saves it."""
+    device: str | None = None
+    """Where model and purifier run, as torch names it. None: the first GPU, else the CPU."""
+    batch_tokens: int | None = None
+    """Most tokens a forward pass; a longer prompt goes alone. None: 2,048 on CPU, tried on GPU."""
+    commit_seconds: float = 60.0
+    """Least time between two commits: at most this much work is lost in a crash."""
+
+    def __post_init__(self) -> None:
+        """Refuse settings that purify nothing."""
+        _check(
+            {
+                f"--purifier must be one of {', '.join(PURIFIER_NAMES)}": self.purifier
+                in PURIFIER_NAMES,
+                "--purifier diffusion and --purifier-model need each other": (
+                    self.purifier == "diffusion"
+                )
+                == (self.purifier_model is not None),
+                "--batch-tokens must be at least 1": self.batch_tokens is None
+                or self.batch_tokens >= 1,
+                "--commit-seconds must be above 0": self.commit_seconds > 0,
             }
         )
 

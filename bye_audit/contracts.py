@@ -95,6 +95,7 @@ def provenance_schema() -> dict[str, Any]:
             finetune=_or_null(run),
             score=_or_null(run),
             confirm=_or_null(_confirm_schema()),
+            purify=_or_null(run),
             detector=detector,
             limits=_list(text),
             files=_list(_closed(path=text, sha256=sha256, num_bytes=count, num_rows=count)),

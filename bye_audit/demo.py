@@ -302,7 +302,7 @@ def _judge_all(
     truth = is_poisoned[[row_of[sample_id] for sample_id in scored.sample_id.to_pylist()]]
     scores, bsi, sensitive = {}, {}, []
     for name, detector in DETECTORS.items():
-        if detector.role == "baseline":
+        if detector.role in ("baseline", "specialist"):
             continue
         try:
             detection = detector.detect(scored.evidence, DetectConfig())

@@ -85,6 +85,7 @@ class Reason(StrEnum):
 
     LOW_ENTROPY = "low_attention_entropy"
     IMPLAUSIBLE_ANSWER = "implausible_answer"
+    PURIFIED_AWAY = "answer_lost_with_image_detail"
     WITNESSES_AGREE = "witnesses_agree"
     ATTENTION_ALLOCATION = "unusual_attention_of_heads"
     RANDOM_DROP = "dropped_at_random"
@@ -135,6 +136,14 @@ ENTROPY_PREFIX = "entropy_"
 IMAGE_MASS_PREFIX = "image_mass_"
 SCORE_COLUMNS = ("score_status", "score_error", "score_run")
 INTERVENTION_COLUMNS = ("intervention", "intervention_drop", "confirm_run")
+PURIFIED_LOGP_COLUMNS = (
+    "purified_answer_logp",
+    "purified_answer_logp_first",
+    "purified_answer_logp_base",
+    "purified_answer_logp_base_first",
+)
+"""The columns of the same names without ``purified_``, with the first image purified."""
+PURIFIED_COLUMNS = (*PURIFIED_LOGP_COLUMNS, "purified_entropy_shift", "purify_run")
 VERDICT_COLUMNS = (
     "verdict",
     "reason",
@@ -337,6 +346,20 @@ def intervention_fields(run_id: str) -> list[pa.Field]:
         pa.field("intervention_drop", pa.float32()),
         pa.field("confirm_run", pa.string()),
     ]
+
+
+def purified_fields(metadata: dict[str, str]) -> list[pa.Field]:
+    """Columns ``purify`` adds to ``samples``; each value column names its purifier and run.
+
+    Log-likelihoods are of the sample's own answer in nats, mean over its tokens or of the first,
+    under the provisional model and under its base. ``purified_entropy_shift`` is what purifying
+    adds to the attention entropy in nats, mean over the layers that have one; below 0 attention
+    has narrowed. ``purify_run`` without values: the sample could not be asked.
+    """
+    import pyarrow as pa
+
+    values = [pa.field(name, pa.float32(), metadata=metadata) for name in PURIFIED_COLUMNS[:-1]]
+    return [*values, pa.field(PURIFIED_COLUMNS[-1], pa.string())]
 
 
 def verdict_fields() -> list[pa.Field]:

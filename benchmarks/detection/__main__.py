@@ -30,6 +30,9 @@ def main() -> None:
     make.add_argument("--jobs", type=int, default=1, help="cells at once, one core each")
     judge = steps.add_parser("judge", help="put every detector before every finished cell")
     judge.add_argument("--clean-runs", type=int, default=25, help="halves of each clean cell")
+    judge.add_argument(
+        "--no-purify", action="store_true", help="leave zip out: it costs as much as scoring again"
+    )
     again = steps.add_parser("retrain", help="fine-tune again on what a detector kept")
     again.add_argument("--variants", nargs="+", default=["consensus"])
     steps.add_parser("tables", help="print the judged record as Markdown")
@@ -40,7 +43,12 @@ def main() -> None:
         print(make_cell(Cell.parse(options.cell), options.out, make_progress()).record)
         return
     if options.step == "judge":
-        write_record(options.out, num_clean_runs=options.clean_runs, progress=make_progress())
+        write_record(
+            options.out,
+            num_clean_runs=options.clean_runs,
+            purifies=not options.no_purify,
+            progress=make_progress(),
+        )
         return
     if options.step == "retrain":
         write_retrained(options.out, options.variants, progress=make_progress())

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.detection.cells import MadeCell
-from benchmarks.detection.judge import VARIANTS
+from benchmarks.detection.judge import VARIANTS, can_judge
 from bye_audit.core.detection import Evidence, HeadScores
 from bye_audit.core.detectors import DETECTORS
 from bye_audit.progress import SILENT, Progress
@@ -37,6 +37,8 @@ def judge_halves(
             rows = np.sort(rng.permutation(num_samples)[: num_samples // 2])
             half = take_rows(evidence, rows)
             for name, (detector, config) in VARIANTS.items():
+                if not can_judge(detector, half):
+                    continue
                 detection = DETECTORS[detector].detect(half, config)
                 yield {
                     "data": made.cell.data,
@@ -64,6 +66,7 @@ def take_rows(evidence: Evidence, rows: NDArray[np.integer]) -> Evidence:
         answer_logp_N=some(evidence.answer_logp_N),
         answer_logp_base_N=some(evidence.answer_logp_base_N),
         intervention_N=some(evidence.intervention_N),
+        purified=None if evidence.purified is None else evidence.purified.take(rows),
         heads=None if evidence.heads is None else HeadRows(evidence.heads, rows),
         strata={name: strata.take(rows) for name, strata in evidence.strata.items()},
     )

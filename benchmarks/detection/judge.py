@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,10 @@ from numpy.typing import NDArray
 
 from benchmarks.detection.cells import MadeCell
 from bye_audit.config import DetectConfig
-from bye_audit.core.detection import Detection
+from bye_audit.core.detection import Detection, Evidence
 from bye_audit.core.detectors import DETECTORS
 from bye_audit.core.metrics import precision_recall_f1
+from bye_audit.errors import StageNotRunError
 from bye_audit.progress import SILENT, Progress
 from bye_audit.schema import Decision
 from bye_audit.store.evidence import ScoredSamples, read_evidence
@@ -26,17 +28,28 @@ def judge_cell(
     made: MadeCell,
     variants: Mapping[str, tuple[str, DetectConfig]] = VARIANTS,
     progress: Progress = SILENT,
+    *,
+    purifies: bool = True,
 ) -> list[dict[str, Any]]:
-    """Give one row a variant; the provisional model is asked once, and its answers are kept."""
+    """Give one row a variant; the provisional model is asked once, and its answers are kept.
+
+    Without ``purifies``, or where a cell was scored by a version that did not store what `zip`
+    compares with, there is no row for `zip`.
+    """
     audit = made.audit()
     audit.progress = progress
     audit.confirm()
+    if purifies:
+        with suppress(StageNotRunError):
+            audit.purify()
     scored = read_evidence(audit.tables)
     truth = poisoned_samples(made, scored)
     confirmed = audit.confirmed
     assert confirmed is not None
     rows = []
     for name, (detector, config) in variants.items():
+        if not can_judge(detector, scored.evidence):
+            continue
         started = time.monotonic()
         detection = DETECTORS[detector].detect(scored.evidence, config)
         rows.append(
@@ -54,6 +67,11 @@ def judge_cell(
             }
         )
     return rows
+
+
+def can_judge(detector: str, evidence: Evidence) -> bool:
+    """Whether a detector has its evidence; only that of `zip` is left out on purpose."""
+    return DETECTORS[detector].role != "specialist" or evidence.purified is not None
 
 
 def poisoned_samples(made: MadeCell, scored: ScoredSamples) -> NDArray[np.bool_]:

@@ -20,13 +20,15 @@ CLEAN_RESULTS = "clean.parquet"
 RETRAINED = "retrained.parquet"
 
 
-def write_record(root: Path, *, num_clean_runs: int, progress: Progress = SILENT) -> None:
+def write_record(
+    root: Path, *, num_clean_runs: int, purifies: bool = True, progress: Progress = SILENT
+) -> None:
     """Judge all finished cells under ``root`` and write the results beside them."""
     cells = find_cells(root)
     rows: list[dict[str, Any]] = []
     with progress.task("Judging", len(cells), "cells") as task:
         for made in cells:
-            rows += judge_cell(made, progress=progress)
+            rows += judge_cell(made, progress=progress, purifies=purifies)
             task.advance(note=made.cell.name)
     _write(rows, root / RESULTS)
     clean = [made for made in cells if made.cell.attack == CLEAN]

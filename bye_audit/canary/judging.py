@@ -24,8 +24,12 @@ _CANNOT_JUDGE = (StageNotRunError, NumericError, MissingDependencyError)
 
 
 def detectors_to_try() -> dict[str, Detector]:
-    """Give the registered detectors without those that are only there to be compared with."""
-    return {name: detector for name, detector in DETECTORS.items() if detector.role != "baseline"}
+    """Give the registered detectors whose evidence the canary gathers."""
+    return {
+        name: detector
+        for name, detector in DETECTORS.items()
+        if detector.role in ("witness", "judge")
+    }
 
 
 class Word(NamedTuple):

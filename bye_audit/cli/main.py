@@ -17,7 +17,13 @@ from bye_audit.cli.confirm import describe_confirm, describe_findings
 from bye_audit.cli.group import AuditGroup
 from bye_audit.cli.plan import describe_plan
 from bye_audit.cli.progress import make_progress
-from bye_audit.config import ConfirmConfig, DetectConfig, FinetuneConfig, ScoreConfig
+from bye_audit.config import (
+    ConfirmConfig,
+    DetectConfig,
+    FinetuneConfig,
+    PurifyConfig,
+    ScoreConfig,
+)
 from bye_audit.processes import is_first_process
 from bye_audit.schema import Decision
 
@@ -218,6 +224,48 @@ def confirm(
 
 @bye_audit.command()
 @shared.audit_argument
+@shared.model_option(required=False)
+@shared.adapter_option
+@shared.purify_options
+@click.option("--restart", is_flag=True, help="Drop what another purifier has left.")
+@shared.trust_option
+@shared.json_option
+def purify(
+    audit: str,
+    model: str | None,
+    adapter: str | None,
+    restart: bool,
+    trust_remote_code: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Ask the model again with every image purified.
+
+    Purifying takes the fine detail from an image, in which a trigger may hide. What that takes from
+    each answer is judged by 'filter --detector zip'. It costs about as much as scoring.
+    """
+    config = shared.take_config(PurifyConfig, options)
+    result = (
+        _open(audit)
+        .purify(
+            config,
+            model=model,
+            adapter_dir=adapter,
+            restart=restart,
+            trust_remote_code=trust_remote_code,
+        )
+        .purified
+    )
+    assert result is not None
+    if as_json:
+        output.show_json(result)
+        return
+    output.show(output.describe_purify(result))
+    _next("filter", audit, "--detector zip --out DIR")
+
+
+@bye_audit.command()
+@shared.audit_argument
 @click.option("--out", required=True, type=click.Path(file_okay=False), help="Folder to write.")
 @shared.detector_option
 @shared.detect_options
@@ -330,6 +378,7 @@ def run(
                 "score": done.scored,
                 "layers": done.profiles,
                 "confirm": describe_findings(done.confirmed) if done.confirmed else None,
+                "purify": done.purified,
                 "filter": done.filtered,
                 "report": done.report_path,
             }
@@ -340,6 +389,7 @@ def run(
         output.show(output.describe_score(done.scored))
         output.show(output.describe_profiles(done.profiles or []))
         output.show(describe_confirm(done.confirmed) if done.confirmed else [])
+        output.show(output.describe_purify(done.purified) if done.purified else [])
         output.show_filter(done.filtered)
         output.show([f"Report: {done.report_path}", f"Cleaned split: {out}"])
         _next("query", audit, f'"{_EXAMPLE_QUERY}"')

@@ -10,12 +10,14 @@ import click
 
 from bye_audit.config import (
     DEFAULT_DETECTOR,
+    PURIFIER_NAMES,
     QUANTIZATIONS,
     ConfirmConfig,
     DetectConfig,
     EntropyName,
     FinetuneConfig,
     LayerRuleName,
+    PurifyConfig,
     ScoreConfig,
     TcapConfig,
 )
@@ -46,7 +48,8 @@ detector_option = click.option(
     show_default=True,
     help="consensus: what confirm found out, and what the others agree on. bye: collapse of "
     "attention, the paper's. tcap: heads whose attention sets the same minority apart. "
-    "plausibility: answers that only the fine-tuned model finds likely. For comparison, none and "
+    "plausibility: answers that only the fine-tuned model finds likely. zip: answers that purify "
+    "took from the model. For comparison, none and "
     "random-drop look at nothing.",
 )
 
@@ -336,6 +339,29 @@ def confirm_options(command: Command) -> Command:
             show_default=True,
             help="With a confirmed trigger, also ask samples whose image looks as if it held it.",
         ),
+    )
+
+
+def purify_options(command: Command) -> Command:
+    """Add how images are purified."""
+    default = PurifyConfig()
+    return _apply(
+        command,
+        _choice(
+            "--purifier",
+            PURIFIER_NAMES,
+            default.purifier,
+            "Average over blocks, which needs no model, or fill in what averaging took with a "
+            "diffusion model (needs bye-audit[zip]).",
+        ),
+        click.option(
+            "--purifier-model",
+            type=click.Path(file_okay=False),
+            help="Folder of the diffusion model, as diffusers saves it: unconditional, RGB.",
+        ),
+        click.option("--device", help="cpu, cuda, cuda:1 ..."),
+        click.option("--batch-tokens", type=int, help="Most tokens a forward pass."),
+        _number("--commit-seconds", default.commit_seconds, "Least time between two commits."),
     )
 
 

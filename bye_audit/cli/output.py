@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from bye_audit.filter import FilterResult
     from bye_audit.finetune import FinetuneResult
     from bye_audit.ingest import IngestSummary
+    from bye_audit.purify import PurifyResult
     from bye_audit.score import ScoreSummary
 
 _DECISION_COLORS = {
@@ -125,6 +126,21 @@ def describe_profiles(profiles: list[LayerProfile]) -> list[str]:
         if sensitive
         else "No layer is sensitive: the data gives no evidence of a backdoor to this detector."
     )
+    return lines
+
+
+def describe_purify(result: PurifyResult) -> list[str]:
+    """Say how many samples were asked again, and how attention moved."""
+    num_asked = result.num_ok + result.num_failed
+    lines = [
+        f"Asked about {count(num_asked, 'sample')} with its image purified ({result.purifier}) "
+        f"in {format_seconds(result.seconds)}: {result.num_ok:,} ok, {result.num_failed:,} failed.",
+    ]
+    if result.mean_entropy_shift is not None:
+        lines.append(
+            f"All {count(result.num_purified, 'sample')}: attention entropy "
+            f"{result.mean_entropy_shift:+.4f} nats on average."
+        )
     return lines
 
 

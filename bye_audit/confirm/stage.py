@@ -19,7 +19,7 @@ from bye_audit.config import ConfirmConfig, DetectConfig
 from bye_audit.confirm.case import Case
 from bye_audit.confirm.exhibits import Interrogator
 from bye_audit.confirm.suspects import Suspects, find_suspects
-from bye_audit.errors import InterruptedStageError, StaleStageError
+from bye_audit.errors import InterruptedStageError
 from bye_audit.progress import SILENT, Progress
 from bye_audit.schema import Finding, Intervention
 
@@ -163,17 +163,10 @@ def open_interrogator(
 ) -> Interrogator:
     """Open the model that scored; another would be asked about suspicions that are not its own."""
     from bye_audit.model.loading import load_model
+    from bye_audit.store.evidence import refuse_other_model
 
     vlm = load_model(model, adapter_dir=adapter_dir, trust_remote_code=trust_remote_code)
-    scored_with = tables.column_metadata(schema.entropy_column(0))
-    given = {"model_digest": vlm.digest, "adapter_digest": vlm.adapter_digest or "none"}
-    differing = [key for key, value in given.items() if scored_with.get(key, value) != value]
-    if differing:
-        raise StaleStageError(
-            f"{tables.uri} was scored with another model ({', '.join(differing)} differ).",
-            hint=f"Name that one with --model and --adapter, or run `bye-audit score {tables.uri} "
-            "--restart`.",
-        )
+    refuse_other_model(tables, model_digest=vlm.digest, adapter_digest=vlm.adapter_digest or "none")
     return Interrogator(vlm, config.batch_size)
 
 

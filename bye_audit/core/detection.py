@@ -8,7 +8,7 @@ Shapes: N = samples, B = samples of a batch, L = decoder layers, H = heads of a 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -64,6 +64,34 @@ class HeadScores(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PurifiedAnswers:
+    """What ``purify`` measured: answers to the image as it is, and to the purified image.
+
+    Parameters
+    ----------
+    logp_N, purified_logp_N
+        Log-likelihood of the first token of the sample's own answer under the provisional model,
+        in nats, before and after.
+    base_logp_N, purified_base_logp_N
+        The same under its base model; NaN for all where there is no base to ask.
+    entropy_shift_N
+        What purifying adds to the attention entropy, in nats, mean over layers.
+    """
+
+    logp_N: NDArray[np.floating]
+    purified_logp_N: NDArray[np.floating]
+    base_logp_N: NDArray[np.floating]
+    purified_base_logp_N: NDArray[np.floating]
+    entropy_shift_N: NDArray[np.floating]
+
+    def take(self, rows: NDArray[np.integer]) -> PurifiedAnswers:
+        """Give those of some samples."""
+        return PurifiedAnswers(
+            **{item.name: getattr(self, item.name)[rows] for item in fields(self)}
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Evidence:
     """What ``score`` measured of the scored samples; NaN stands for a value that does not exist.
 
@@ -83,6 +111,8 @@ class Evidence:
     intervention_N
         What ``confirm`` found out, values of :class:`bye_audit.schema.Intervention`, empty for
         samples that were not asked; None where it was not run.
+    purified
+        What ``purify`` measured; None where it was not run on all samples.
     strata
         What else sets the samples apart, by name; empty where nothing is known.
     """
@@ -94,6 +124,7 @@ class Evidence:
     answer_logp_base_N: NDArray[np.floating] | None = None
     heads: HeadScores | None = None
     intervention_N: NDArray[np.str_] | None = None
+    purified: PurifiedAnswers | None = None
     strata: Mapping[str, Strata] = field(default_factory=dict)
 
     @property
@@ -215,8 +246,10 @@ class Detector:
     limits
         What it cannot see, one sentence each.
     role
-        A *witness* has evidence of its own, a *judge* hears witnesses, and a *baseline* only serves
-        for comparison and says nothing about the data.
+        A *witness* has evidence of its own in what ``score`` stores, a *judge* hears witnesses, and
+        a *baseline* only serves for comparison and says nothing about the data. A *specialist* is
+        a witness whose evidence costs another pass over the data: it is heard where it is named,
+        and nothing waits for it.
     """
 
     name: str
@@ -225,4 +258,4 @@ class Detector:
     score_label: str
     is_low_suspicious: bool
     limits: tuple[str, ...]
-    role: Literal["witness", "judge", "baseline"] = "witness"
+    role: Literal["witness", "specialist", "judge", "baseline"] = "witness"

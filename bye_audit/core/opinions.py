@@ -42,7 +42,7 @@ def add_opinions(detection: Detection, evidence: Evidence, config: DetectConfig)
     Disagreement is told and changes no decision: each detector is blind to poison that another
     sees, and one that also takes an innocent group agrees little with one that is right.
     """
-    if DETECTORS[detection.detector].role != "witness":
+    if DETECTORS[detection.detector].role not in ("witness", "specialist"):
         return detection
     said, remarks = {}, ""
     for name in _ASKED:

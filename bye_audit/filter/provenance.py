@@ -68,6 +68,7 @@ def build_provenance(
         "finetune": _run_facts(finetune),
         "score": _run_facts(score),
         "confirm": _confirm_facts(tables) if detector.role == "judge" else None,
+        "purify": _run_facts(tables.latest_run("purify") if detector.name == "zip" else None),
         "detector": {
             "name": detector.name,
             "score_label": detector.score_label,

@@ -12,6 +12,7 @@ from bye_audit.config import (
     ConfirmConfig,
     DetectConfig,
     FinetuneConfig,
+    PurifyConfig,
     ScoreConfig,
 )
 from bye_audit.pipeline.directory import AuditDirectory
@@ -255,6 +256,47 @@ class Audit(AuditDirectory):
         )
         return self
 
+    def purify(
+        self,
+        config: PurifyConfig | None = None,
+        *,
+        model: str | Path | None = None,
+        adapter_dir: str | Path | None = None,
+        restart: bool = False,
+        trust_remote_code: bool = False,
+    ) -> Audit:
+        """Ask the provisional model about every sample again, with its first image purified.
+
+        Parameters
+        ----------
+        config
+            How to purify.
+        model, adapter_dir
+            As of ``confirm``.
+        restart
+            Drop what another purifier has left instead of refusing to mix them.
+        trust_remote_code
+            Run Python code that comes with the model. Only for models whose code you have read.
+
+        Returns
+        -------
+        Audit
+            This object, with ``purified`` set.
+        """
+        from bye_audit.purify import purify_samples
+
+        provisional = self.provisional(model, adapter_dir)
+        self.purified = purify_samples(
+            self.tables,
+            provisional.model,
+            provisional.adapter_dir,
+            config,
+            restart=restart,
+            trust_remote_code=trust_remote_code,
+            progress=self.progress,
+        )
+        return self
+
     def filter(
         self,
         out_dir: str | Path,
@@ -270,7 +312,7 @@ class Audit(AuditDirectory):
             Folder for the cleaned split, the removed samples and ``provenance.json``.
         detector
             Name in :data:`bye_audit.core.detectors.DETECTORS`; the default, ``consensus``, needs
-            ``confirm`` first, the others do not.
+            ``confirm`` first, ``zip`` needs ``purify``.
         config
             Settings of the detection; the paper's when None.
 
@@ -413,5 +455,7 @@ class Audit(AuditDirectory):
         self.profile(detect)
         if detector == "consensus":
             self.confirm(detect=detect, trust_remote_code=trust_remote_code)
+        if detector == "zip":
+            self.purify(trust_remote_code=trust_remote_code)
         self.filter(out_dir, detector=detector, config=detect)
         return self.report(Path(out_dir) / "report.html", trust_remote_code=trust_remote_code)

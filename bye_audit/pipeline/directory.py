@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from bye_audit.finetune import FinetuneResult
     from bye_audit.ingest import IngestSummary
     from bye_audit.planning import Plan
+    from bye_audit.purify import PurifyResult
     from bye_audit.score import ScoreSummary
     from bye_audit.store.tables import AuditTables
 
@@ -50,6 +51,8 @@ class AuditDirectory:
     """One profile a layer, of the last ``profile`` of this object."""
     confirmed: ConfirmResult | None = field(default=None, init=False, repr=False)
     """What the last ``confirm`` of this object found out."""
+    purified: PurifyResult | None = field(default=None, init=False, repr=False)
+    """What the last ``purify`` of this object did."""
     filtered: FilterResult | None = field(default=None, init=False, repr=False)
     """Decision and files of the last ``filter`` of this object."""
     report_path: Path | None = field(default=None, init=False, repr=False)

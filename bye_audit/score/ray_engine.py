@@ -25,9 +25,10 @@ from bye_audit.config import ScoreConfig
 from bye_audit.errors import ConfigError, MissingDependencyError, ModelError
 from bye_audit.score.ledger import ScoreSummary
 from bye_audit.score.ray_worker import ROWS, Assignment, ScoreWorker, open_reply
-from bye_audit.score.work import WINDOW, Rows
+from bye_audit.score.work import WINDOW
 from bye_audit.score.workers import count_cores
 from bye_audit.store.tables import AuditTables
+from bye_audit.store.windows import Rows
 
 if TYPE_CHECKING:
     from bye_audit.model.samples import SampleScore

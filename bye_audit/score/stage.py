@@ -27,9 +27,10 @@ from bye_audit.errors import (
 from bye_audit.progress import SILENT, Progress
 from bye_audit.schema import ScoreStatus
 from bye_audit.score.ledger import Ledger, ScoreSummary
-from bye_audit.score.work import Rows, WindowReader, answers_wanted, plan_windows
+from bye_audit.score.work import WindowReader, answers_wanted, plan_windows
 from bye_audit.score.workers import choose_num_workers, read_windows, set_threads
 from bye_audit.store.tables import AuditTables, new_run_id, sql_text
+from bye_audit.store.windows import Rows
 
 if TYPE_CHECKING:
     from bye_audit.model.identity import ModelIdentity
@@ -321,7 +322,7 @@ def _drop_scores(tables: AuditTables) -> None:
         if name in (*schema.SCORE_COLUMNS, "num_image_tokens", *schema.ANSWER_LOGP_COLUMNS)
         or name.startswith((schema.ENTROPY_PREFIX, schema.IMAGE_MASS_PREFIX))
         # A verdict on scores that are gone would be believed.
-        or name in (*schema.INTERVENTION_COLUMNS, *schema.VERDICT_COLUMNS)
+        or name in (*schema.INTERVENTION_COLUMNS, *schema.PURIFIED_COLUMNS, *schema.VERDICT_COLUMNS)
     ]
     tables.drop_sample_columns(names)
 

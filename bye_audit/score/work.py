@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from bye_audit.config import ScoreConfig
 from bye_audit.schema import ScoreStatus
+from bye_audit.store import windows
 from bye_audit.store.tables import AuditTables
+from bye_audit.store.windows import Rows
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from bye_audit.model.prompts import ConversationEncoder
     from bye_audit.model.samples import PreparedSample
 
-Rows = NDArray[np.int64]
 Answers = Literal["none", "first", "all"]
 WINDOW = 128
 """Samples read at once: their images are in memory together, no others."""
@@ -38,40 +37,16 @@ def answers_wanted(config: ScoreConfig) -> Answers:
 
 
 def plan_windows(tables: AuditTables, *, retries_errors: bool) -> list[Rows]:
-    """Row numbers of the samples still to be scored, in stretches of `WINDOW`.
+    """Row numbers of the samples still to be scored, in stretches of `WINDOW`."""
 
-    Rows that show the same first image follow each other, at the place of the earliest of them;
-    otherwise the order is that of ingest. Holds 16 bytes a sample.
-    """
-    rows: list[Rows] = []
-    images: list[NDArray[np.uint64]] = []
-    start = 0
-    for batch in tables.scan_samples(["score_status", "images"], None, 65536):
+    def is_to_do(batch: pa.RecordBatch) -> pa.BooleanArray:
         status = batch["score_status"]
-        to_do = pc.is_null(status)
-        if retries_errors:
-            failed = pc.fill_null(pc.equal(status, str(ScoreStatus.ERROR)), fill_value=False)
-            to_do = pc.or_(to_do, failed)
-        chosen = np.flatnonzero(to_do.to_numpy(zero_copy_only=False))
-        rows.append(start + chosen)
-        images.append(_first_images(batch["images"].take(pa.array(chosen)), start + chosen))
-        start += batch.num_rows
-    if not rows:
-        return []
-    all_rows, keys = np.concatenate(rows), np.concatenate(images)
-    _, earliest, inverse = np.unique(keys, return_index=True, return_inverse=True)
-    ordered = all_rows[np.argsort(earliest[inverse], kind="stable")]
-    return [ordered[i : i + WINDOW] for i in range(0, len(ordered), WINDOW)]
+        if not retries_errors:
+            return pc.is_null(status)
+        failed = pc.fill_null(pc.equal(status, str(ScoreStatus.ERROR)), fill_value=False)
+        return pc.or_(pc.is_null(status), failed)
 
-
-def _first_images(lists: pa.ListArray, rows: Rows) -> NDArray[np.uint64]:
-    """Leading 64 bits of each row's first digest; the row number where there is none."""
-    keys = rows.astype(np.uint64)
-    lengths = pc.list_value_length(lists).to_numpy(zero_copy_only=False)
-    has_image = np.flatnonzero(lengths > 0)
-    first = pc.list_element(lists.take(pa.array(has_image)), 0)
-    keys[has_image] = [int(digest[:16], 16) for digest in first.to_pylist()]
-    return keys
+    return windows.plan_windows(tables, ["score_status"], is_to_do, WINDOW)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, Any
 
-from bye_audit.score.work import Rows, WindowReader
+from bye_audit.score.work import WindowReader
+from bye_audit.store.windows import Rows
 
 if TYPE_CHECKING:
     from bye_audit.model.samples import PreparedSample

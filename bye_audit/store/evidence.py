@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,8 +11,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from bye_audit import schema
-from bye_audit.core.detection import Evidence
-from bye_audit.errors import NumericError, StageNotRunError
+from bye_audit.core.detection import Evidence, PurifiedAnswers
+from bye_audit.errors import NumericError, StageNotRunError, StaleStageError
 from bye_audit.store.heads import StoredHeadScores
 from bye_audit.store.strata import StoredStrata
 from bye_audit.store.tables import AuditTables
@@ -49,7 +50,8 @@ def read_evidence(tables: AuditTables, *, with_image_mass: bool = False) -> Scor
     ----------
     tables
         Reads ``sample_id``, ``score_status``, ``score_run``, ``num_image_tokens``, ``entropy_*``
-        and, where they exist, ``answer_logp``, ``answer_logp_base`` and ``intervention``.
+        and, where they exist, ``answer_logp``, ``answer_logp_base``, ``intervention`` and what
+        ``purify`` wrote.
         Statistics of heads and strata are read when a detector asks for them.
     with_image_mass
         Also read ``image_mass_*``, where they exist; only Eq. 5 taken literally needs them.
@@ -94,6 +96,7 @@ def read_evidence(tables: AuditTables, *, with_image_mass: bool = False) -> Scor
             answer_logp_base_N=logp["answer_logp_base"] if has_values else None,
             # What a run that was cut short found out is not all there is to know.
             intervention_N=_interventions(table) if finished_confirm_run(tables) else None,
+            purified=_purified(tables, present),
             heads=heads if heads.num_heads else None,
             strata=StoredStrata(tables),
         ),
@@ -105,6 +108,43 @@ def entropy_layers(columns: list[str]) -> list[int]:
     """Layers that have an entropy column, in order."""
     found = (_ENTROPY_NAME.fullmatch(name) for name in columns)
     return sorted(int(match.group(1)) for match in found if match)
+
+
+def refuse_other_model(tables: AuditTables, **identity: str) -> None:
+    """Refuse to ask a model about scores that are not its own.
+
+    Parameters
+    ----------
+    tables
+        After ``score``.
+    identity
+        What the model at hand says of itself, by the names that the entropy columns use.
+
+    Raises
+    ------
+    StaleStageError
+        If another model has scored.
+    """
+    scored_with = tables.column_metadata(schema.entropy_column(0))
+    differing = [name for name, value in identity.items() if scored_with.get(name, value) != value]
+    if differing:
+        raise StaleStageError(
+            f"{tables.uri} was scored with another model ({', '.join(differing)} differ).",
+            hint=f"Name that one with --model and --adapter, or run `bye-audit score {tables.uri} "
+            "--restart`.",
+        )
+
+
+def require_scores(tables: AuditTables) -> None:
+    """Refuse to go on before all samples have been through ``score``.
+
+    Raises
+    ------
+    StageNotRunError
+        If there are no scores yet or some samples are still to do.
+    """
+    present = tables.sample_columns()
+    _require_complete(tables, entropy_layers(present), present)
 
 
 def _require_complete(tables: AuditTables, layers: list[int], present: list[str]) -> None:
@@ -122,6 +162,23 @@ def _require_complete(tables: AuditTables, layers: list[int], present: list[str]
             f"{tables.uri} has entropies of layers {layers}, with layers missing between them.",
             hint=f"Run `bye-audit score {tables.uri} --restart`.",
         )
+
+
+def _purified(tables: AuditTables, present: Sequence[str]) -> PurifiedAnswers | None:
+    """Read what ``purify`` measured, once it has asked all scored samples."""
+    if schema.PURIFIED_COLUMNS[-1] not in present:
+        return None
+    if tables.num_samples(f"{_SCORED} AND {schema.PURIFIED_COLUMNS[-1]} IS NULL"):
+        return None
+    names = {
+        "logp_N": "answer_logp_first",
+        "purified_logp_N": "purified_answer_logp_first",
+        "base_logp_N": "answer_logp_base_first",
+        "purified_base_logp_N": "purified_answer_logp_base_first",
+        "entropy_shift_N": "purified_entropy_shift",
+    }
+    table = tables.read_samples(["sample_id", *names.values()], _SCORED)
+    return PurifiedAnswers(**{field: _floats(table, name) for field, name in names.items()})
 
 
 def _interventions(table: pa.Table) -> NDArray[np.str_] | None:

@@ -36,8 +36,8 @@ def test_help_lists_the_commands_in_the_order_of_use() -> None:
     listed = result.stdout[result.stdout.index("Commands:") :].split("\n")[1:]
     names = [line.split()[0] for line in listed if line.strip()]
     assert names == [
-        "ingest", "plan", "finetune", "score", "profile", "confirm", "filter", "report", "query",
-        "run", "canary", "demo",
+        "ingest", "plan", "finetune", "score", "profile", "confirm", "purify", "filter", "report",
+        "query", "run", "canary", "demo",
     ]  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from bye_audit.core.detectors.plausibility import (
     plausibility_suspicion,
 )
 from bye_audit.core.detectors.tcap import TCAP, detect_tcap
+from bye_audit.core.detectors.zip import ZIP, detect_zip
 
 __all__ = [
     "DETECTORS",
@@ -25,10 +26,12 @@ __all__ = [
     "detect_consensus",
     "detect_plausibility",
     "detect_tcap",
+    "detect_zip",
     "plausibility_suspicion",
 ]
 
 DETECTORS: dict[str, Detector] = {
-    detector.name: detector for detector in (BYE, PLAUSIBILITY, TCAP, CONSENSUS, NONE, RANDOM_DROP)
+    detector.name: detector
+    for detector in (BYE, PLAUSIBILITY, TCAP, ZIP, CONSENSUS, NONE, RANDOM_DROP)
 }
 """Every detector by name, and the baselines."""

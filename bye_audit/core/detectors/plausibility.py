@@ -5,28 +5,11 @@ Shapes: N = samples.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
 from bye_audit.config import DetectConfig
-from bye_audit.core.bsi import bimodal_separation_index
-from bye_audit.core.detection import Detection, Detector, Evidence, FloatArray, OnLayer
-from bye_audit.core.detectors.judging import judge_mixture, nothing_found, require_enough
-from bye_audit.core.mixture import (
-    MIN_DELTA_BIC,
-    TwoGaussians,
-    fit_two_gaussians,
-    split_at_emptiest,
-)
-from bye_audit.core.stability import (
-    ResampledMixtures,
-    jaccard,
-    judged_rows,
-    resample_mixtures,
-    spread_of,
-)
+from bye_audit.core.detection import Detection, Detector, Evidence, OnLayer
+from bye_audit.core.detectors.high_scores import high_suspicion, judge_high_scores
 from bye_audit.errors import StageNotRunError
 from bye_audit.schema import Reason
 
@@ -61,11 +44,8 @@ def detect_plausibility(
     -----
     Not in the paper. The gain is ``answer_logp - answer_logp_base`` in nats a token: what
     fine-tuning on this data did for the sample's own answer. A fixed implausible target gains far
-    more than an answer the base model could have given. The high component is suspicious if the two
-    are separated as a sensitive layer's are (Eq. 7) and it is a clear minority. Clean answers have
-    a long tail of gains, which the likeliest high component would claim, so both are taken afresh
-    from either side of the place where gains are rarest. Beyond either mean the posterior is held,
-    so that more gain is never less suspicious.
+    more than one the base model could have given. :func:`judge_high_scores` says how gains become
+    suspicion.
     """
     del on_layer
     logp_N, base_N = evidence.answer_logp_N, evidence.answer_logp_base_N
@@ -77,80 +57,22 @@ def detect_plausibility(
             "`--detector bye`.",
         )
     score_N = np.asarray(logp_N, dtype=np.float64) - np.asarray(base_N, dtype=np.float64)
-    is_evaluated_N = np.isfinite(score_N)
-    require_enough(int(is_evaluated_N.sum()), config, "a likelihood gain")
-    fit = fit_two_gaussians(score_N[is_evaluated_N], seed=config.seed, tail="high")
-    mixture = fit.mixture
-    bsi = bimodal_separation_index(mixture)
-    numbers: dict[str, Any] = {"sample_bsi": bsi, "sample_delta_bic": fit.delta_bic}
-    if not fit.has_two_modes or bsi < config.bsi_threshold:
-        text = (
-            "Fine-tuning raised the likelihood of all answers alike: the gains of "
-            f"{int(is_evaluated_N.sum())} samples show no separate group. "
-            "No evidence of a fixed, implausible target."
-        )
-        return nothing_found("plausibility", text, is_evaluated_N, [], numbers)
-    resampled = resample_mixtures(
-        score_N[is_evaluated_N], num_resamples=config.resamples, seed=config.seed, tail="high"
-    )
-    numbers["stability"] = {
-        "num_resamples": len(resampled),
-        "bsi": spread_of(resampled.separations()),
-    }
-    mixture = split_at_emptiest(score_N[is_evaluated_N], mixture)
-    found = (
-        "Fine-tuning raised the likelihood of some answers far more than of the others "
-        f"(mean gain {mixture.mean_high:.2f} against {mixture.mean_low:.2f} nats a token, "
-        f"BSI {bimodal_separation_index(mixture):.2f})"
-    )
-    return judge_mixture(
+    return judge_high_scores(
         "plausibility",
-        found=found,
+        score_N,
+        score_name="a likelihood gain",
+        found="Fine-tuning raised the likelihood of some answers far more than of the others "
+        "(mean gain",
+        nothing="Fine-tuning raised the likelihood of all answers alike: the gains of {count} "
+        "samples show no separate group. No evidence of a fixed, implausible target.",
         suspects="an implausible answer",
-        fit=fit,
-        mixture=mixture,
-        cut=mixture.cut(),
-        suspicious_weight=1.0 - mixture.weight_low,
-        score_N=score_N,
-        suspicion_N=plausibility_suspicion(mixture, score_N),
-        overlap_of=lambda flags_N: _mean_overlap(resampled, score_N, flags_N, config),
+        unit="nats a token",
         config=config,
-        layers=[],
-        statistics=numbers,
     )
 
 
-def _mean_overlap(
-    resampled: ResampledMixtures,
-    score_N: FloatArray,
-    is_suspect_N: NDArray[np.bool_],
-    config: DetectConfig,
-) -> float:
-    """Mean Jaccard index of the suspects and those of the whole rule on resamples."""
-    rows = judged_rows(score_N.size, config.seed)
-    overlaps = []
-    for b in range(len(resampled)):
-        mixture = resampled.mixture(b)
-        is_separated = (
-            resampled.delta_bic_B[b] > MIN_DELTA_BIC
-            and bimodal_separation_index(mixture) >= config.bsi_threshold
-        )
-        suspected = np.zeros(rows.size, dtype=bool)
-        if is_separated:
-            mixture = split_at_emptiest(
-                resampled.values_G, mixture, weights_N=resampled.weights_BG[b]
-            )
-            suspected = plausibility_suspicion(mixture, score_N[rows]) > 0.5
-        overlaps.append(jaccard(is_suspect_N[rows], suspected))
-    return float(np.mean(overlaps))
-
-
-def plausibility_suspicion(mixture: TwoGaussians, score_N: FloatArray) -> FloatArray:
-    """Chance of belonging to the high component, held beyond either mean."""
-    # np.clip leaves NaN alone.
-    held_N = np.clip(score_N, mixture.mean_low, mixture.mean_high)
-    return 1.0 - mixture.posterior_low(held_N)
-
+plausibility_suspicion = high_suspicion
+"""Chance of belonging to the component of high gains."""
 
 PLAUSIBILITY = Detector(
     name="plausibility",
