@@ -15,40 +15,18 @@ from bye_audit.errors import StageNotRunError
 
 RESULTS = "detection.parquet"
 
-_TEXT = [
-    "data",
-    "attack",
-    "model",
-    "variant",
-    "detector",
-    "settings",
-    "decision",
-    "explanation",
-    "kept_digest",
-    "training",
-]
-_WHOLE = [
-    "seed",
-    "run",
-    "num_confirmed",
-    "num_averaged_layers",
-    "num_flagged",
-    "num_poisoned",
-    "false_removals",
-    "num_samples",
-]
-_REAL = [
-    "rate",
-    "asr",
-    "cp",
-    "asr_after",
-    "cp_after",
-    "precision",
-    "recall",
-    "f1",
-    "seconds",
-    "seconds_asking",
-]
+_TEXT = (
+    *("data", "attack", "model", "variant", "detector", "settings"),
+    *("decision", "explanation", "kept_digest", "training"),
+)
+_WHOLE = (
+    *("seed", "run", "num_confirmed", "num_averaged_layers"),
+    *("num_flagged", "num_poisoned", "false_removals", "num_samples"),
+)
+_REAL = (
+    *("rate", "asr", "cp", "asr_after", "cp_after", "precision", "recall", "f1"),
+    *("seconds", "seconds_asking"),
+)
 SCHEMA = pa.schema(
     [
         *((name, pa.string()) for name in _TEXT),
