@@ -99,7 +99,7 @@ def _draw_scores(cells: Sequence[MadeCell]) -> Figure | None:
             rows = np.array([row_of[name] for name in scored.sample_id.to_pylist()])
             truth_N = made.truth(rows)
             entropy_N, where = _entropy_to_show(scored.evidence)
-            _histogram(grid[0, column], entropy_N, truth_N, f"entropy, nats ({where})")
+            _histogram(grid[0, column], entropy_N, truth_N, f"entropy, nats\n{where}")
             grid[0, column].set_title(f"{made.cell.attack}, seed {made.cell.seed}")
             logp_N, base_N = scored.evidence.answer_logp_N, scored.evidence.answer_logp_base_N
             if logp_N is not None and base_N is not None:
@@ -119,7 +119,7 @@ def _entropy_to_show(evidence: Evidence) -> tuple[NDArray[np.float64], str]:
         best = max(detection.layers, key=lambda profile: profile.bsi)
         return evidence.nats()[:, best.layer], f"layer {best.layer}, BSI {best.bsi:.2f}"
     names = ", ".join(map(str, used))
-    return aggregate_entropy(evidence.nats(), used), f"sensitive layers {names}"
+    return aggregate_entropy(evidence.nats(), used), f"sensitive: layer {names}"
 
 
 def _histogram(
@@ -129,7 +129,15 @@ def _histogram(
     for is_kind_N, color, name in ((~truth_N, _CLEAN, "clean"), (truth_N, _POISONED, "poisoned")):
         kind = value_N[is_kind_N & np.isfinite(value_N)]
         weights = np.full(kind.size, 1 / max(kind.size, 1))
-        axes.hist(kind, bins=bins, weights=weights, color=color, alpha=0.65, label=name)
+        axes.hist(
+            kind,
+            bins=bins,
+            weights=weights,
+            histtype="stepfilled",
+            color=color,
+            alpha=0.65,
+            label=name,
+        )
     axes.set_xlabel(label)
 
 
@@ -188,7 +196,10 @@ def _draw_rates(rows: Sequence[Row]) -> Figure | None:
             num_attacks = len({row["attack"] for row in several})
             axes.set_title(f"{data}, {num_attacks} attacks")
         grid[0, 0].set_ylabel("F1; bar: range of attacks")
-        grid[0, -1].legend(fontsize=8)
+        # Beside the panels: lines may run anywhere in them.
+        figure.legend(
+            *grid[0, 0].get_legend_handles_labels(), fontsize=8, loc="outside right center"
+        )
         return figure
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import time
@@ -102,8 +103,22 @@ def _digest_of_code(places: tuple[Path, ...]) -> str:
     whole = hashlib.sha256()
     for place in places:
         for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
-            whole.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
+            whole.update(f"{path.name} {_without_words(path.read_text('utf-8'))}\n".encode())
     return whole.hexdigest()
+
+
+def _without_words(source: str) -> str:
+    """Give what Python does: comments, docstrings and layout change no answer."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            node.body = [  # type: ignore[attr-defined]
+                line
+                for line in body
+                if not (isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant))
+            ]
+    return ast.dump(tree)
 
 
 def _ask(made: MadeCell, progress: Progress) -> int:

@@ -82,8 +82,8 @@ def _sentence(cells: Sequence[Cell], plan: Plan, num_train: int, disk: float, ke
             f"{count(plan.num_samples, 'sample')}"
         )
     return (
-        f"{count(len(cells), 'cell')} of {count(num_train, 'sample')} of {cells[0].data} with "
-        f"{cells[0].model} ({plan.num_base_weights / 1e9:.3g} billion weights) need "
+        f"Making {count(len(cells), 'cell')} of {count(num_train, 'sample')} of {cells[0].data} "
+        f"with {cells[0].model} ({plan.num_base_weights / 1e9:.3g} billion weights) takes "
         f"{format_bytes(memory)} of {plan.device} memory (computed, {positions:,} positions, "
         f"micro-batches of {plan.micro_batch_size}), {format_bytes(disk)} of disk while one is "
         f"made and {format_bytes(kept)} for all in the end, and {hours}."
