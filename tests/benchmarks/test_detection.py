@@ -16,7 +16,7 @@ from transformers import LlavaConfig
 
 from benchmarks.detection.__main__ import main
 from benchmarks.detection.cells import Cell, MadeCell, find_cells, make_cell
-from benchmarks.detection.judge import find_judged, judge
+from benchmarks.detection.judge import _without_words, find_judged, judge
 from benchmarks.detection.kept import SampleContents, training_digest
 from benchmarks.detection.needs import measure_needs
 from benchmarks.detection.published import PublishedExamples
@@ -207,6 +207,12 @@ def test_cells_are_judged_retrained_and_shown(
     path = made_cells[0].folder / "judged.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "digest": "of other code"}))
     assert write_record(root) == 1
+
+
+def test_comments_are_no_reason_to_judge_anew() -> None:
+    bare = _without_words("def f(x):\n    return x + 1\n")
+    assert bare == _without_words('def f(x):  # adds\n    """Add."""\n    return (x + 1)\n')
+    assert bare != _without_words("def f(x):\n    return x + 2\n")
 
 
 def test_the_page_has_a_place_for_every_table() -> None:
