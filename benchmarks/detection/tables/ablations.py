@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from benchmarks.detection import paper
 from benchmarks.detection.tables.markdown import (
     MAIN_RATE,
+    NOT_SAID,
     Row,
     chosen,
     count_seeds,
@@ -34,7 +35,7 @@ def threshold_table(rows: Sequence[Row]) -> str:
     for tau in PAPER_THRESHOLDS:
         figures = paper.BY_THRESHOLD[tau]
         published = ["no sensitive layer", "-", "-"] if figures is None else map(percent, figures)
-        body.append([f"{tau:g}", "LLaVA-1.5-7B, ScienceQA", *published, "-", "1"])
+        body.append([f"{tau:g}", "LLaVA-1.5-7B, ScienceQA", *published, "-", NOT_SAID])
         name = PAPER_RULE if tau == PAPER_THRESHOLD else f"{PAPER_RULE} tau={tau:g}"
         for (data,), those in grouped(_patch(rows, name), "data"):
             layers = [f"{row['num_averaged_layers']}" for row in those]
@@ -47,7 +48,7 @@ def threshold_table(rows: Sequence[Row]) -> str:
 def clustering_table(rows: Sequence[Row]) -> str:
     """Table 7: how samples are split by their score, patch trigger."""
     body = [
-        [method, f"{model}, {dataset}", percent(f1), "1"]
+        [method, f"{model}, {dataset}", percent(f1), NOT_SAID]
         for model, methods in paper.F1_BY_CLUSTERING.items()
         for method, by_dataset in methods.items()
         for dataset, f1 in zip(paper.DATASETS, by_dataset, strict=True)

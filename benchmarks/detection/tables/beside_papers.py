@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from benchmarks.detection import paper
 from benchmarks.detection.tables.markdown import (
     MAIN_RATE,
+    NOT_SAID,
     Row,
     chosen,
     count_seeds,
@@ -25,7 +26,7 @@ _OURS = "here"
 def outcome_table(rows: Sequence[Row]) -> str:
     """Table 1: clean performance and attack success rate after each defence, patch trigger."""
     body = [
-        [model, dataset, method, percent(cp), percent(asr), "1"]
+        [model, dataset, method, percent(cp), percent(asr), NOT_SAID]
         for model, methods in paper.CP_AND_ASR.items()
         for method, figures in methods.items()
         for dataset, (cp, asr) in zip(paper.DATASETS, figures, strict=True)
@@ -42,7 +43,7 @@ def outcome_table(rows: Sequence[Row]) -> str:
 def detection_table(rows: Sequence[Row]) -> str:
     """Table 2: precision, recall and F1, patch trigger."""
     body = [
-        [model, dataset, "BYE", *map(percent, figures), "1"]
+        [model, dataset, "BYE", *map(percent, figures), NOT_SAID]
         for model, by_dataset in paper.PRECISION_RECALL_F1.items()
         for dataset, figures in zip(paper.DATASETS, by_dataset, strict=True)
     ]
@@ -60,7 +61,7 @@ def trigger_table(rows: Sequence[Row]) -> str:
     body = []
     for attack, (cp, asr, *figures) in paper.BY_TRIGGER.items():
         published = [percent(cp), percent(asr), *map(percent, figures)]
-        body.append([attack, "LLaVA-1.5-7B, ScienceQA", "BYE", *published, "1"])
+        body.append([attack, "LLaVA-1.5-7B, ScienceQA", "BYE", *published, NOT_SAID])
         for (data,), group in grouped(chosen(rows, attack=attack, rate=MAIN_RATE), "data"):
             for name in (PAPER_RULE, "bye", "consensus"):
                 those = chosen(group, variant=name)
@@ -76,7 +77,7 @@ def tcap_table(rows: Sequence[Row]) -> str:
     body = []
     for attack, (bye, tcap) in paper.TCAP_F1.items():
         published = [attack, "ScienceQA", percent(bye), percent(tcap)]
-        body.append([*published, *["-"] * (len(names) + 1), "1"])
+        body.append([*published, *["-"] * (len(names) + 1), NOT_SAID])
         for (data,), group in grouped(chosen(rows, attack=attack, rate=MAIN_RATE), "data"):
             one = chosen(group, variant="consensus")
             f1 = [spread(chosen(group, variant=name), "f1") for name in names]
@@ -90,7 +91,7 @@ def blended_outcome_table(rows: Sequence[Row]) -> str:
     for model, methods in paper.TCAP_BLENDED.items():
         for method, figures in methods.items():
             if figures is not None:
-                body.append([model, "ScienceQA", method, *map(percent, figures), "1"])
+                body.append([model, "ScienceQA", method, *map(percent, figures), NOT_SAID])
     for (data,), group in grouped(chosen(rows, attack="blended", rate=MAIN_RATE), "data"):
         for name in ("none", "random-drop", *_HERE):
             those = [row for row in chosen(group, variant=name) if row["training"] is not None]

@@ -60,7 +60,8 @@ def not_learnt_table(rows: Sequence[Row]) -> str:
         if not is_learnt(group):
             figures = [spread(group, "asr"), spread(group, "f1")]
             body.append([data, attack, f"{rate:.1%}", count_seeds(group), *figures])
-    return table(["data", "attack", "rate", "seeds", "ASR", "consensus F1"], body)
+    header = ["data", "attack", "rate", "seeds", "ASR", "consensus F1"]
+    return table(header, body, "None." if rows else "Nothing has been measured yet.")
 
 
 def _kind(attack: str) -> str:

@@ -21,8 +21,15 @@ def clean_table(rows: Sequence[Row]) -> str:
                 count_seeds(group),
                 f"{alarms} of {len(group)}",
                 str(unsure),
-                f"{sum(shares) / len(shares):.3%} ({min(shares):.2%} to {max(shares):.2%})",
+                f"{sum(shares) / len(shares):.3%} ({min(shares):.3%} to {max(shares):.3%})",
             ]
         )
-    header = ["data", "variant", "trainings", "poison suspected", "inconclusive", "removed"]
+    header = [
+        "data",
+        "variant",
+        "trainings",
+        "poison suspected",
+        "inconclusive",
+        "removed, mean (range)",
+    ]
     return table(header, body)

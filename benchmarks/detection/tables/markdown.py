@@ -9,6 +9,8 @@ from bye_audit.poison.attacks import ATTACKS
 
 Row = dict[str, Any]
 
+NOT_SAID = "not said"
+"""For how many seeds a published figure is of."""
 LEARNT = 0.9
 """Least mean attack success rate of an attack that the model has learnt."""
 MAIN_RATE = 0.1
@@ -71,12 +73,16 @@ def is_learnt(rows: Sequence[Row]) -> bool:
 
 def percent(value: float | None) -> str:
     """Write a published per cent as the fraction that it is."""
-    return "-" if value is None else f"{value / 100:.3f}"
+    return "-" if value is None else f"{value / 100:.4f}"
 
 
-def table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+def table(
+    header: Sequence[str],
+    body: Sequence[Sequence[str]],
+    empty: str = "Nothing of this has been measured yet.",
+) -> str:
     """Write a table; a sentence where it would have no row."""
     if not body:
-        return "Nothing of this has been measured yet."
+        return empty
     lines = [header, ["---"] * len(header), *body]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
