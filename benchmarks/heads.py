@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.held_evidence import hold, take_rows
 from benchmarks.synthetic_heads import CLEAN, CLEAN_BUT_SPLIT, POISONED, make_heads, with_gains
 from bye_audit.config import DetectConfig, TcapConfig
-from bye_audit.core.detection import HEAD_STATISTICS, Evidence
+from bye_audit.core.detection import Evidence
 from bye_audit.core.detectors.tcap import detect_tcap
-from bye_audit.core.head_values import HeldHeadScores
 
 RATES = (0.05, 0.02, 0.01, 0.005)
 SETTINGS = {
@@ -135,39 +135,9 @@ def read_audit(folder: Path) -> Case:
     row_of = dict(zip(rows["sample_id"].to_pylist(), rows["source_row"].to_pylist(), strict=True))
     planted = set(json.loads((folder / "ground_truth.json").read_text())["poisoned_rows"])
     is_poisoned = np.array([row_of[name] in planted for name in scored.sample_id.to_pylist()])
-    heads = scored.evidence.heads
-    assert heads is not None, f"{folder} has no statistics of heads"
-    shape = (len(is_poisoned), heads.num_layers, heads.num_heads)
-    values = {name: np.full(shape, np.nan, dtype=np.float32) for name in HEAD_STATISTICS}
-    for batch_rows, batch in heads.batches(HEAD_STATISTICS):
-        for name in HEAD_STATISTICS:
-            values[name][batch_rows] = batch[name]
-    evidence = Evidence(
-        entropy_NL=scored.evidence.entropy_NL,
-        num_image_tokens_N=scored.evidence.num_image_tokens_N,
-        answer_logp_N=scored.evidence.answer_logp_N,
-        answer_logp_base_N=scored.evidence.answer_logp_base_N,
-        heads=HeldHeadScores(values),
-        strata=dict(scored.evidence.strata),
-    )
+    evidence = hold(scored.evidence)
+    assert evidence.heads is not None, f"{folder} has no statistics of heads"
     return evidence, is_poisoned
-
-
-def take_rows(whole: Evidence, rows: NDArray[np.integer]) -> Evidence:
-    """Keep some of the samples."""
-
-    def some(values: NDArray[Any] | None) -> NDArray[Any] | None:
-        return None if values is None else values[rows]
-
-    assert isinstance(whole.heads, HeldHeadScores)
-    return Evidence(
-        entropy_NL=whole.entropy_NL[rows],
-        num_image_tokens_N=some(whole.num_image_tokens_N),
-        answer_logp_N=some(whole.answer_logp_N),
-        answer_logp_base_N=some(whole.answer_logp_base_N),
-        heads=whole.heads.take(rows),
-        strata={name: strata.take(rows) for name, strata in whole.strata.items()},
-    )
 
 
 def _judge(trial: Trial) -> dict[str, Any]:

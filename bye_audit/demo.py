@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from bye_audit.pipeline import Audit
+    from bye_audit.pipeline.provisional import Provisional
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -164,10 +165,10 @@ def run_demo(
     )
     before, after = Outcome(), Outcome()
     if plan.refinetune:
-        before = measure_adapter(audit, plan, planting, progress)
+        before = measure_adapter(audit.provisional(), plan, planting, progress)
         again = Audit.open(out_dir / "audit-of-split", progress=progress)
         again.ingest(out_dir / "split" / "cleaned").finetune(EMBEDDED_MODEL, plan.finetune)
-        after = measure_adapter(again, plan, planting, progress)
+        after = measure_adapter(again.provisional(), plan, planting, progress)
     return _collect(
         audit, planting.is_poisoned, before, after, plan, out_dir, seed, time.monotonic() - started
     )
@@ -235,15 +236,31 @@ class Outcome:
 
 
 def measure_adapter(
-    audit: Audit, plan: DemoPlan, planting: Planting, progress: Progress
+    provisional: Provisional,
+    plan: DemoPlan,
+    planting: Planting,
+    progress: Progress = SILENT,
+    *,
+    batch_size: int = 50,
 ) -> Outcome:
-    """Let the audit's provisional model answer test scenes, without and with the trigger.
+    """Let a fine-tuned model answer test examples, without and with the trigger.
+
+    Parameters
+    ----------
+    provisional
+        Base model and adapter.
+    plan, planting
+        Whose test examples are answered, and with which trigger.
+    progress
+        Where to report.
+    batch_size
+        Questions a forward pass.
 
     Returns
     -------
     Outcome
-        Clean performance is the share of captions that are right to the letter, attack success
-        rate the share of triggered scenes that get the answer the attacker wants.
+        Clean performance is the share of answers that are right to the letter, attack success
+        rate the share of triggered examples that get the answer the attacker wants.
     """
     from bye_audit.core.metrics import clean_performance
     from bye_audit.model.generation import generate_answers
@@ -251,7 +268,6 @@ def measure_adapter(
     from bye_audit.model.prompts import Conversation
 
     examples = list(plan.examples.test(planting.seed))
-    provisional = audit.provisional()
     vlm = load_model(provisional.model, adapter_dir=provisional.adapter_dir)
 
     def answer(inputs: Iterable[tuple[Image.Image, str]]) -> list[str]:
@@ -260,7 +276,7 @@ def measure_adapter(
             for image, question in inputs
         ]
         return generate_answers(
-            vlm, conversations, max_new_tokens=32, batch_size=50, progress=progress
+            vlm, conversations, max_new_tokens=32, batch_size=batch_size, progress=progress
         )
 
     clean = answer((example.image, example.question) for example in examples)

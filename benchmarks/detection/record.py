@@ -1,8 +1,7 @@
-"""The record: every cell judged, in one Parquet file."""
+"""The record: everything that was judged and measured after cleaning, in one Parquet file."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,45 +9,64 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.detection.cells import CLEAN, find_cells
-from benchmarks.detection.clean import judge_halves
-from benchmarks.detection.judge import judge_cell
-from benchmarks.detection.retrain import retrain
-from bye_audit.progress import SILENT, Progress
+from benchmarks.detection.judge import find_judged
+from benchmarks.detection.retrain import find_outcome
+from bye_audit.errors import StageNotRunError
 
 RESULTS = "detection.parquet"
-CLEAN_RESULTS = "clean.parquet"
-RETRAINED = "retrained.parquet"
+
+_TEXT = (
+    *("data", "attack", "model", "variant", "detector", "settings"),
+    *("decision", "explanation", "kept_digest", "training"),
+)
+_WHOLE = (
+    *("seed", "run", "num_confirmed", "num_averaged_layers"),
+    *("num_flagged", "num_poisoned", "false_removals", "num_samples"),
+)
+_REAL = (
+    *("rate", "asr", "cp", "asr_after", "cp_after", "precision", "recall", "f1"),
+    *("seconds", "seconds_asking"),
+)
+SCHEMA = pa.schema(
+    [
+        *((name, pa.string()) for name in _TEXT),
+        *((name, pa.int64()) for name in _WHOLE),
+        *((name, pa.float64()) for name in _REAL),
+        ("is_alarm", pa.bool_()),
+    ]
+)
+"""One row a cell and variant, and one a clean cell, half (``run``) and variant."""
 
 
-def write_record(
-    root: Path, *, num_clean_runs: int, purifies: bool = True, progress: Progress = SILENT
-) -> None:
-    """Judge all finished cells under ``root`` and write the results beside them."""
-    cells = find_cells(root)
+def write_record(root: Path) -> int:
+    """Gather what is known of all cells under ``root``; gives the number of cells left out.
+
+    A cell is left out as long as the present detectors have not judged it.
+    """
     rows: list[dict[str, Any]] = []
-    with progress.task("Judging", len(cells), "cells") as task:
-        for made in cells:
-            rows += judge_cell(made, progress=progress, purifies=purifies)
-            task.advance(note=made.cell.name)
-    _write(rows, root / RESULTS)
-    clean = [made for made in cells if made.cell.attack == CLEAN]
-    runs = [row for made in clean for row in judge_halves(made, num_clean_runs, progress)]
-    _write(runs, root / CLEAN_RESULTS)
+    num_left_out = 0
+    for made in find_cells(root):
+        judged = find_judged(made)
+        if judged is None:
+            num_left_out += 1
+            continue
+        for row in judged:
+            is_attacked = made.cell.attack != CLEAN
+            rows.append({**row, **(find_outcome(made, row, root) if is_attacked else {})})
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), root / RESULTS)
+    return num_left_out
 
 
-def write_retrained(root: Path, variants: Sequence[str], progress: Progress = SILENT) -> None:
-    """Fine-tune again on what each variant kept of each poisoned cell, and write the outcomes."""
-    cells = [made for made in find_cells(root) if made.cell.attack != CLEAN]
-    rows = [retrain(made, variant, progress) for made in cells for variant in variants]
-    _write(rows, root / RETRAINED)
+def read_record(root: Path) -> list[dict[str, Any]]:
+    """Read the record under ``root``.
 
-
-def _write(rows: list[dict[str, Any]], path: Path) -> None:
-    if rows:
-        pq.write_table(pa.Table.from_pylist(rows), path)
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Read what was written; nothing where there is no file."""
-    rows: list[dict[str, Any]] = pq.read_table(path).to_pylist() if path.is_file() else []
+    Raises
+    ------
+    StageNotRunError
+        If there is none.
+    """
+    path = root / RESULTS
+    if not path.is_file():
+        raise StageNotRunError(f"There is no record {path}.", hint="Run the step `judge` first.")
+    rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
     return rows
