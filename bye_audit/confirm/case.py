@@ -42,6 +42,7 @@ from bye_audit.confirm.suspects import (
     group_suspects,
 )
 from bye_audit.confirm.sweep import Sweep, SweptSample
+from bye_audit.confirm.unlearnt import find_unlearnt
 from bye_audit.core.patches import choose_queries
 from bye_audit.errors import UnsupportedModelError
 from bye_audit.progress import Progress
@@ -156,6 +157,8 @@ class Case:
             if self.config.search and any(map(is_local, finding.carriers)):
                 describe = describe_answers([text.answer for text in others])
                 search = self._search(group, sweep, case, rows, describe, progress)
+        elif finding.finding is Finding.NOT_LEARNT:
+            self._mark_unlearnt(group, case)
         self._write_trigger(group, finding, num_questions, search)
 
     def _num_left(self) -> int | None:
@@ -201,6 +204,13 @@ class Case:
                 self._write_interventions(sweep.judge(to_do), group)
                 task.advance(len(part))
         return rows
+
+    def _mark_unlearnt(self, group: Group, case: Investigation) -> None:
+        """Write down who was suspected for an answer that the model alone has not learnt."""
+        if self.suspects.is_probe or not case.pattern.is_whole:
+            return
+        suspects = self._read(group.texts)
+        self._write_interventions(find_unlearnt(suspects, case.others, case.ask), group)
 
     def _search(
         self,

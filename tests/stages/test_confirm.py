@@ -106,7 +106,7 @@ def test_the_trigger_is_found_and_everybody_who_answers_so_is_asked(
         assert (np.asarray(crop) == 0).mean() > 0.2
     assert whose(tables, "triggered") == POISONED
     assert whose(tables, "content") == NATURAL
-    assert result.interventions == {"triggered": 8, "content": 10, "unknown": 0}
+    assert result.interventions == {"triggered": 8, "content": 10, "unknown": 0, "unlearnt": 0}
     assert result.questions == dict(witness.counts)
     assert (result.num_confirmed, result.num_suspects, result.is_probe) == (1, 8, False)
 
@@ -144,11 +144,11 @@ def test_on_clean_data_the_nearest_are_probed_within_the_budget(
 
 def test_what_was_not_learnt_is_said_to_be_so(tmp_path: Path, ask: Asking) -> None:
     tables = make_audit(tmp_path / "audit")
-    ask(ScriptedWitness(speak=lambda _: ORDINARY))
+    ask(ScriptedWitness(speak=lambda each: ORDINARY if each.answer == TARGET else each.answer))
     (row,) = confirm(tables).triggers
     assert (row["finding"], row["kind"], row["crop"]) == ("not_learnt", None, None)
-    assert set(whose(tables, "triggered")) == set()
-    # Two other witnesses agree, and nobody was asked.
+    assert whose(tables, "triggered") == set()
+    assert whose(tables, "unlearnt") == POISONED
     result = filter_samples(tables, tmp_path / "out", detector="consensus")
     assert result.num_removed == 8
 
