@@ -64,7 +64,7 @@ _NUM_CONVICTED = 32
 _READ_BATCH = 64
 _MAX_PIXELS_HELD = 150_000_000
 # Enough to confirm one group, however small the audit.
-_FEWEST_QUESTIONS = 600
+_FEWEST_QUESTIONS = 800
 # As it is, with the control and with the trigger: what a trial asks of each recipient.
 _ASKED_OF_RECIPIENT = 3
 

@@ -124,9 +124,13 @@ def _of_each(case: Investigation, search: Callable[[Exhibit], Carrier | None]) -
     """Search the representatives; what one was found to have is tried first of all in the next."""
     found: list[Carrier] = []
     for number, exhibit in enumerate(case.representatives):
-        alike = found[0].found_in(exhibit) if found else None
-        carrier = case.screen([alike]) if alike is not None else None
         # A search costs some hundred questions, trying what is known six.
+        alike = found[-1].found_in(exhibit) if found else None
+        carrier = None
+        if isinstance(alike, Region) and len(found) == 1:
+            carrier = _tighten(case, exhibit, alike)
+        if alike is not None:
+            carrier = carrier or case.screen([alike])
         carrier = carrier or search(exhibit)
         if carrier is not None:
             found.append(carrier)
@@ -144,6 +148,21 @@ def _best_region(case: Investigation, exhibit: Exhibit) -> Region | None:
         nearby = [best.box, *best.box.neighbours(step)]
         best = case.screen([_cut(exhibit, box) for box in nearby]) or best
     return best
+
+
+def _tighten(case: Investigation, exhibit: Exhibit, region: Region) -> Region | None:
+    """Give the half as wide part of a region that carries the answer too, if there is one.
+
+    A sweep looks for both: the tighter one holds less of what is only around the trigger.
+    """
+    box = region.box
+    height, width = box.height / 2, box.width / 2
+    halves = [
+        Box(box.top + down * height / 2, box.left + right * width / 2, height, width)
+        for down in range(3)
+        for right in range(3)
+    ]
+    return case.screen([_cut(exhibit, half) for half in halves])
 
 
 def _cut(exhibit: Exhibit, box: Box) -> Region:

@@ -95,7 +95,8 @@ class Sweep:
         -------
         list of SweptSample
             ``triggered`` if the sample's own form of the trigger carries the answer to most
-            recipients while the base model does not see the answer in the sample; for triggers
+            recipients while the base model does not see the answer in the sample, or sees it in
+            none of the recipients although the answer leaves without that form; for triggers
             that are the same on all samples, if the answer leaves when it is taken off.
             ``content`` if the answer stays or is seen, ``unknown`` if the model does not even
             give it to the sample as it is and nothing else is found.
@@ -106,6 +107,8 @@ class Sweep:
         doubtful = [index for index, says in enumerate(carries) if says]
         seen = self._ask.base_says([exhibits[index] for index in doubtful], self._pattern)
         shown = {index for index, says in zip(doubtful, seen, strict=True) if says}
+        # What the base model sees may be beside the trigger and have nothing to do with it.
+        shown -= {i for i in shown if any(map(self._carries_unseen, removals[i].left))}
         return [
             SweptSample(
                 exhibit.sample_id,
@@ -208,6 +211,12 @@ class Sweep:
             taken = given[start * len(self._recipients) :][: len(self._recipients)]
             carries[number] |= 2 * sum(taken) > len(taken)
         return carries
+
+    def _carries_unseen(self, carrier: Carrier) -> bool:
+        """Whether most recipients take the answer over, and the base model sees it in none."""
+        changed = [carrier.put_on(recipient) for recipient in self._recipients]
+        given = self._ask.gives(changed, self._pattern)
+        return 2 * sum(given) > len(given) and not any(self._ask.base_says(changed, self._pattern))
 
 
 def _is_common(carrier: Carrier) -> bool:

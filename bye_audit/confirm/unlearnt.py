@@ -17,7 +17,7 @@ _LEARNT_SHARE = 0.5
 """Least share of other samples that get their answers. If suspects had this chance, 24 of them
 (as many as are asked before an answer counts as not learnt) would all miss it once in 10^7."""
 _MAX_GIVEN_SHARE = 0.1
-"""Most suspects that may get theirs; an answer that some get is one that the model begins to see."""
+"""Most suspects that may get theirs; an answer that some get is being learnt."""
 
 
 def find_unlearnt(

@@ -15,8 +15,8 @@ from scipy.spatial.distance import cdist
 
 _MOST_QUERIES = 16
 # A patch is looked for if fewer unsuspicious images than this hold one as near as its own kind is.
-_CLEAN_SHARE = 0.1
-_FEWEST_KIN = 1 / 8
+_CLEAN_SHARE = 0.05
+_FEWEST_KIN = 1 / 4
 # Half precision, and the noise of another compression.
 _TOLERANCE = 1.05
 # Of the way to the strangers, where a trigger is the same to the bit on all samples.
@@ -55,7 +55,7 @@ def choose_queries(
     -------
     list of Query
         At most 16. Each reaches as far as patches of the same trigger in other samples lie, but
-        nearer than any patch of nine in ten strangers.
+        nearer than any patch of 19 in 20 strangers.
     """
     found: list[tuple[int, Query]] = []
     for number, own_KD in enumerate(covered_KD):

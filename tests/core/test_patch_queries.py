@@ -6,17 +6,18 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from bye_audit.core.patches import Query, choose_queries
 
 SIZE = 8
 
 
-def draw(seed: int, *shape: int) -> np.ndarray:
+def draw(seed: int, *shape: int) -> NDArray[np.float32]:
     return np.random.default_rng(seed).normal(size=(*shape, SIZE)).astype(np.float32)
 
 
-def reached(query: Query, patches_TD: np.ndarray) -> bool:
+def reached(query: Query, patches_TD: NDArray[np.float32]) -> bool:
     return bool((np.linalg.norm(patches_TD - query.vector, axis=1) <= query.reach).any())
 
 
@@ -25,7 +26,7 @@ def test_a_trigger_that_looks_alike_everywhere_is_reached_and_strangers_are_not(
     seed: int, noise: float
 ) -> None:
     trigger = draw(seed, 1) + 8
-    covered = [trigger + noise * draw(seed + i, 1) for i in range(1, 9)]
+    covered = [trigger + np.float32(noise) * draw(seed + i, 1) for i in range(1, 9)]
     strangers = list(draw(seed + 50, 20, 30))
     queries = choose_queries(covered, strangers)
     assert queries

@@ -137,7 +137,7 @@ def test_on_clean_data_the_nearest_are_probed_within_the_budget(
     assert result.num_confirmed == 0
     assert result.num_suspects == ConfirmConfig().probes
     assert set(result.interventions.values()) == {0}
-    assert witness.counts.total() <= 600
+    assert witness.counts.total() <= 800
     decision = filter_samples(tables, tmp_path / "out", detector="consensus")
     assert (decision.decision, decision.num_removed) == ("no_evidence", 0)
 
@@ -212,12 +212,12 @@ SQUARES = {f"made-up.json:{row}" for row in range(40, 43)}
 
 
 def speak_of_two_targets(exhibit: Exhibit) -> str:
-    """Answer with another target where there is little red."""
+    """Answer with another target where a corner has little red."""
     if not has_patch(exhibit.image):
         return speak_backdoored(exhibit)
     if "black square" in exhibit.answer:
         return exhibit.answer
-    return OTHER_TARGET if exhibit.image[..., 0].mean() < 80 else TARGET
+    return OTHER_TARGET if exhibit.image[:8, :8, 0].mean() < 60 else TARGET
 
 
 def plant_lookalikes(tables: AuditTables) -> None:
@@ -232,7 +232,7 @@ def plant_lookalikes(tables: AuditTables) -> None:
         row = int(name.rpartition(":")[2])
         pixels = np.random.default_rng(row).integers(90, 200, (64, 64, 3), dtype=np.uint8)
         if name in OTHERS:
-            pixels[..., 0] //= 3
+            pixels[:8, :8, 0] //= 4
         pixels[50:60, 50:60] = 0
         _put_image(tables, row, encode(Image.fromarray(pixels)))
 
