@@ -139,7 +139,7 @@ class Case:
         left = self._num_left()
         # What is too little for a trial is not begun.
         least = _NUM_CANDIDATES + _ASKED_OF_RECIPIENT * self.config.recipients
-        finding = GroupFinding(finding=Finding.NOT_ASKED)
+        finding, case = GroupFinding(finding=Finding.NOT_ASKED), None
         if left is None or left >= least:
             ask.limit = None if left is None else asked_before + left
             with suppress(AskedEnoughError):
@@ -151,13 +151,13 @@ class Case:
         # Of the investigation alone: a sweep that is stopped and goes on asks less.
         num_questions = ask.counts.total() - asked_before
         search: dict[str, Any] | None = None
-        if finding.finding is Finding.CONFIRMED:
+        if case and finding.finding is Finding.CONFIRMED:
             sweep = Sweep(finding.carriers, case.pattern, case.recipients, ask)
             rows = self._sweep(group, sweep, case, progress)
             if self.config.search and any(map(is_local, finding.carriers)):
                 describe = describe_answers([text.answer for text in others])
                 search = self._search(group, sweep, case, rows, describe, progress)
-        elif finding.finding is Finding.NOT_LEARNT:
+        elif case and finding.finding is Finding.NOT_LEARNT:
             self._mark_unlearnt(group, case)
         self._write_trigger(group, finding, num_questions, search)
 

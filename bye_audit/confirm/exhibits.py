@@ -17,9 +17,9 @@ from bye_audit.schema import IMAGE_PLACEHOLDER, PATCH_DIMENSION
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
 
+    from bye_audit.core.patches import Embedder
     from bye_audit.model.likelihood import Reply
     from bye_audit.model.loading import VisionLanguageModel
-    from bye_audit.model.patches import PatchEmbedder
     from bye_audit.model.prompts import Conversation
     from bye_audit.store.tables import AuditTables
 
@@ -251,7 +251,7 @@ class Interrogator:
         self.spend("provisional", 1)
         return attended_boxes(self._vlm, exhibit)
 
-    def patch_embedder(self) -> PatchEmbedder:
+    def patch_embedder(self) -> Embedder:
         """Give what turns images into vectors of their patches.
 
         Raises

@@ -126,7 +126,7 @@ def _of_each(case: Investigation, search: Callable[[Exhibit], Carrier | None]) -
     for number, exhibit in enumerate(case.representatives):
         # A search costs some hundred questions, trying what is known six.
         alike = found[-1].found_in(exhibit) if found else None
-        carrier = None
+        carrier: Carrier | None = None
         if isinstance(alike, Region) and len(found) == 1:
             carrier = _tighten(case, exhibit, alike)
         if alike is not None:

@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 
 from bye_audit.confirm.carriers import Both, Carrier, Region
 from bye_audit.confirm.exhibits import Exhibit
-from bye_audit.core.patches import Query
+from bye_audit.core.patches import Embedder, Query
 from bye_audit.progress import Progress
 from bye_audit.schema import PATCH_DIMENSION
 
 if TYPE_CHECKING:
-    from bye_audit.model.patches import PatchEmbedder
     from bye_audit.store.tables import AuditTables
 
 _EMBED_BATCH = 256
@@ -32,7 +31,7 @@ def is_local(carrier: Carrier) -> bool:
     )
 
 
-def embed_images(tables: AuditTables, embedder: PatchEmbedder, progress: Progress) -> None:
+def embed_images(tables: AuditTables, embedder: Embedder, progress: Progress) -> None:
     """Store the patches of every image that has none yet; those of another model are dropped."""
     from bye_audit.model.prompts import ConversationError, decode_image
     from bye_audit.store.patches import (
@@ -58,16 +57,14 @@ def embed_images(tables: AuditTables, embedder: PatchEmbedder, progress: Progres
     index_patches(tables)
 
 
-def embed_exhibit(embedder: PatchEmbedder, exhibit: Exhibit) -> NDArray[np.float32]:
+def embed_exhibit(embedder: Embedder, exhibit: Exhibit) -> NDArray[np.float32]:
     """Give the vectors of an exhibit's first image, (T, D)."""
     from PIL import Image
 
     return embedder.embed(Image.fromarray(exhibit.image)).astype(np.float32)
 
 
-def covered_patches(
-    embedder: PatchEmbedder, exhibit: Exhibit, carrier: Carrier
-) -> NDArray[np.float32]:
+def covered_patches(embedder: Embedder, exhibit: Exhibit, carrier: Carrier) -> NDArray[np.float32]:
     """Give the patches that taking a carrier off an exhibit changes most, (K, D), at most four."""
     before = embed_exhibit(embedder, exhibit)
     after = embed_exhibit(embedder, carrier.take_off(exhibit))
@@ -75,7 +72,7 @@ def covered_patches(
         return np.empty((0, PATCH_DIMENSION), np.float32)
     change = np.linalg.norm(before - after, axis=1)
     largest = np.argsort(-change, kind="stable")[:_MOST_COVERED]
-    return before[largest[change[largest] > change.max(initial=0.0) / 2]]
+    return np.asarray(before[largest[change[largest] > change.max(initial=0.0) / 2]])
 
 
 def find_lookalikes(

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PilImage
 
 _MOST_QUERIES = 16
 # A patch is looked for if fewer unsuspicious images than this hold one as near as its own kind is.
@@ -21,6 +25,19 @@ _FEWEST_KIN = 1 / 4
 _TOLERANCE = 1.05
 # Of the way to the strangers, where a trigger is the same to the bit on all samples.
 _LEAST_REACH = 0.1
+
+
+class Embedder(Protocol):
+    """Turns an image into vectors of its patches, (T, D)."""
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """Of the model and settings: vectors of others are not to be compared."""
+        ...
+
+    def embed(self, image: PilImage) -> NDArray[np.float16]:
+        """Give the vectors of an image's patches in the model's order."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)

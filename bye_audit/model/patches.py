@@ -9,7 +9,7 @@ Shape legend: T patches, D vector size.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -142,7 +142,7 @@ class PatchEmbedder:
 
 
 @contextmanager
-def _watching(layers: list[nn.Module], hook: Callable[..., None]) -> Iterator[None]:
+def _watching(layers: Sequence[nn.Module], hook: Callable[..., None]) -> Iterator[None]:
     handles = [layer.register_forward_hook(hook) for layer in layers]
     try:
         yield

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,7 +87,7 @@ class ScriptedWitness(Interrogator):
         self.spend("provisional", 1)
         return []
 
-    def patch_embedder(self) -> Any:
+    def patch_embedder(self) -> PixelEmbedder:
         """See patches as they are."""
         return PixelEmbedder()
 
