@@ -17,11 +17,11 @@ from bye_audit.cli.confirm import describe_confirm, describe_findings
 from bye_audit.cli.group import AuditGroup
 from bye_audit.cli.plan import describe_plan
 from bye_audit.cli.progress import make_progress
+from bye_audit.cli.questions import confirm, purify
+from bye_audit.cli.steps import open_audit, show_next
 from bye_audit.config import (
-    ConfirmConfig,
     DetectConfig,
     FinetuneConfig,
-    PurifyConfig,
     ScoreConfig,
 )
 from bye_audit.processes import is_first_process
@@ -50,13 +50,13 @@ def bye_audit() -> None:
 @shared.json_option
 def ingest(audit: str, sources: tuple[str, ...], as_json: bool, **options: Any) -> None:
     """Read SOURCE files or folders into AUDIT."""
-    summary = _open(audit).ingest(*sources, **options).ingested
+    summary = open_audit(audit).ingest(*sources, **options).ingested
     assert summary is not None
     if as_json:
         output.show_json(summary)
         return
     output.show(output.describe_ingest(summary))
-    _next("finetune", audit, "--model MODEL")
+    show_next("finetune", audit, "--model MODEL")
 
 
 @bye_audit.command()
@@ -85,14 +85,16 @@ def plan(
     """
     config = shared.take_config(FinetuneConfig, options)
     planned = (
-        _open(audit).plan(model, config, device=device, trust_remote_code=trust_remote_code).planned
+        open_audit(audit)
+        .plan(model, config, device=device, trust_remote_code=trust_remote_code)
+        .planned
     )
     assert planned is not None
     if as_json:
         output.show_json({**output.as_plain(planned), "warnings": planned.warnings})
         return
     output.show(describe_plan(planned))
-    _next("finetune", audit, f"--model {shlex.quote(model)}")
+    show_next("finetune", audit, f"--model {shlex.quote(model)}")
 
 
 @bye_audit.command()
@@ -118,7 +120,7 @@ def finetune(
     """
     config = shared.take_config(FinetuneConfig, options)
     result = (
-        _open(audit)
+        open_audit(audit)
         .finetune(model, config, restart=restart, trust_remote_code=trust_remote_code)
         .finetuned
     )
@@ -129,7 +131,7 @@ def finetune(
         output.show_json(result)
         return
     output.show(output.describe_finetune(result))
-    _next("score", audit)
+    show_next("score", audit)
 
 
 @bye_audit.command()
@@ -152,7 +154,7 @@ def score(
     """Measure every sample with the provisional model."""
     config = shared.take_config(ScoreConfig, options)
     summary = (
-        _open(audit)
+        open_audit(audit)
         .score(model, adapter, config, restart=restart, trust_remote_code=trust_remote_code)
         .scored
     )
@@ -161,7 +163,7 @@ def score(
         output.show_json(summary)
         return
     output.show(output.describe_score(summary))
-    _next("profile", audit)
+    show_next("profile", audit)
 
 
 @bye_audit.command()
@@ -170,98 +172,17 @@ def score(
 @shared.json_option
 def profile(audit: str, as_json: bool, **options: Any) -> None:
     """Measure how bimodal each layer is."""
-    profiles = _open(audit).profile(shared.take_config(DetectConfig, options)).profiles
+    profiles = open_audit(audit).profile(shared.take_config(DetectConfig, options)).profiles
     assert profiles is not None
     if as_json:
         output.show_json({"layers": profiles})
         return
     output.show(output.describe_profiles(profiles))
-    _next("filter", audit, "--out DIR")
+    show_next("confirm", audit)
 
 
-@bye_audit.command()
-@shared.audit_argument
-@shared.model_option(required=False)
-@shared.adapter_option
-@shared.confirm_options
-@shared.detect_options
-@shared.trust_option
-@shared.json_option
-def confirm(
-    audit: str,
-    model: str | None,
-    adapter: str | None,
-    trust_remote_code: bool,
-    as_json: bool,
-    **options: Any,
-) -> None:
-    """Ask the model whether a suspected trigger makes its answer.
-
-    What the detectors suspect is covered, cut out, carried to other images and questions, and the
-    provisional model is asked again. With a trigger that is confirmed, every sample that answers
-    alike is asked.
-    """
-    config = shared.take_config(ConfirmConfig, options)
-    detect = shared.take_config(DetectConfig, options)
-    result = (
-        _open(audit)
-        .confirm(
-            config,
-            model=model,
-            adapter_dir=adapter,
-            detect=detect,
-            trust_remote_code=trust_remote_code,
-        )
-        .confirmed
-    )
-    assert result is not None
-    if as_json:
-        output.show_json(describe_findings(result))
-        return
-    output.show(describe_confirm(result))
-    _next("filter", audit, "--out DIR")
-
-
-@bye_audit.command()
-@shared.audit_argument
-@shared.model_option(required=False)
-@shared.adapter_option
-@shared.purify_options
-@click.option("--restart", is_flag=True, help="Drop what another purifier has left.")
-@shared.trust_option
-@shared.json_option
-def purify(
-    audit: str,
-    model: str | None,
-    adapter: str | None,
-    restart: bool,
-    trust_remote_code: bool,
-    as_json: bool,
-    **options: Any,
-) -> None:
-    """Ask the model again with every image purified.
-
-    Purifying takes the fine detail from an image, in which a trigger may hide. What that takes from
-    each answer is judged by 'filter --detector zip'. It costs about as much as scoring.
-    """
-    config = shared.take_config(PurifyConfig, options)
-    result = (
-        _open(audit)
-        .purify(
-            config,
-            model=model,
-            adapter_dir=adapter,
-            restart=restart,
-            trust_remote_code=trust_remote_code,
-        )
-        .purified
-    )
-    assert result is not None
-    if as_json:
-        output.show_json(result)
-        return
-    output.show(output.describe_purify(result))
-    _next("filter", audit, "--detector zip --out DIR")
+bye_audit.add_command(confirm)
+bye_audit.add_command(purify)
 
 
 @bye_audit.command()
@@ -281,14 +202,14 @@ def filter(  # noqa: A001 - the command's own name
 ) -> None:
     """Decide, and write the cleaned split and its provenance."""
     config = shared.take_config(DetectConfig, options)
-    result = _open(audit).filter(out, detector=detector, config=config).filtered
+    result = open_audit(audit).filter(out, detector=detector, config=config).filtered
     assert result is not None
     if as_json:
         output.show_json(result)
     else:
         output.show_filter(result)
         output.show([f"Cleaned split, removed samples and provenance: {out}"])
-        _next("report", audit, f"--out {shlex.quote(str(Path(out) / 'report.html'))}")
+        show_next("report", audit, f"--out {shlex.quote(str(Path(out) / 'report.html'))}")
     _exit_on_finding(fail_on_suspicious, result.decision)
 
 
@@ -304,7 +225,7 @@ def filter(  # noqa: A001 - the command's own name
 @shared.trust_option
 def report(audit: str, out: str, overlays: bool, trust_remote_code: bool) -> None:
     """Write everything that was found as one HTML file."""
-    _open(audit).report(out, overlays=overlays, trust_remote_code=trust_remote_code)
+    open_audit(audit).report(out, overlays=overlays, trust_remote_code=trust_remote_code)
     output.show([f"Report: {out}"])
 
 
@@ -329,7 +250,7 @@ def query(audit: str, sql: str, output_format: str, out: str | None, limit: int 
     """
     from bye_audit.cli.answers import write_answer
 
-    answer = _open(audit).query(sql, max_rows=limit)
+    answer = open_audit(audit).query(sql, max_rows=limit)
     write_answer(answer, output_format, None if out is None else Path(out))
 
 
@@ -357,7 +278,7 @@ def run(
     **options: Any,
 ) -> None:
     """Do every stage that is not done yet: from SOURCE files to split and report."""
-    done = _open(audit).run(
+    done = open_audit(audit).run(
         sources,
         model,
         out,
@@ -392,7 +313,7 @@ def run(
         output.show(output.describe_purify(done.purified) if done.purified else [])
         output.show_filter(done.filtered)
         output.show([f"Report: {done.report_path}", f"Cleaned split: {out}"])
-        _next("query", audit, f'"{_EXAMPLE_QUERY}"')
+        show_next("query", audit, f'"{_EXAMPLE_QUERY}"')
     _exit_on_finding(fail_on_suspicious, done.filtered.decision)
 
 
@@ -424,15 +345,6 @@ def demo(out: str, quick: bool, seed: int, as_json: bool) -> None:
 _EXAMPLE_QUERY = (
     "SELECT sample_id, suspicion, messages FROM samples ORDER BY suspicion DESC NULLS LAST LIMIT 20"
 )
-
-
-def _open(audit: str) -> package.Audit:
-    return package.Audit.open(audit, progress=make_progress())
-
-
-def _next(command: str, audit: str, options: str = "") -> None:
-    # Quoted, so that what is shown can be pasted into a shell.
-    output.show([f"Next: bye-audit {command} {shlex.quote(audit)} {options}".rstrip()])
 
 
 def _exit_on_finding(is_asked: bool, decision: str) -> None:

@@ -9,21 +9,19 @@ from typing import TYPE_CHECKING, Any
 from bye_audit.config import (
     DEFAULT_DETECTOR,
     CanaryConfig,
-    ConfirmConfig,
     DetectConfig,
     FinetuneConfig,
-    PurifyConfig,
     ScoreConfig,
 )
-from bye_audit.pipeline.directory import AuditDirectory
 from bye_audit.pipeline.provisional import resolve_model
+from bye_audit.pipeline.questioning import QuestionedAudit
 from bye_audit.pipeline.reporting import write_audit_report
 
 if TYPE_CHECKING:
     from bye_audit.canary import CanaryPlan
 
 
-class Audit(AuditDirectory):
+class Audit(QuestionedAudit):
     """One audit directory and everything that can be done with it.
 
     What each stage gives back is kept on the object, under the stage's own name in the past tense.
@@ -212,89 +210,6 @@ class Audit(AuditDirectory):
         from bye_audit.profiling import profile_stage
 
         self.profiles = profile_stage(self.tables, config or DetectConfig(), self.progress)
-        return self
-
-    def confirm(
-        self,
-        config: ConfirmConfig | None = None,
-        *,
-        model: str | Path | None = None,
-        adapter_dir: str | Path | None = None,
-        detect: DetectConfig | None = None,
-        trust_remote_code: bool = False,
-    ) -> Audit:
-        """Ask the provisional model about what the detectors suspect.
-
-        Parameters
-        ----------
-        config
-            How hard to ask.
-        model, adapter_dir
-            The provisional model that scored; the one of the last ``finetune`` of this audit when
-            None.
-        detect
-            Settings of the detectors that name the suspects; the paper's when None.
-        trust_remote_code
-            Run Python code that comes with the model. Only for models whose code you have read.
-
-        Returns
-        -------
-        Audit
-            This object, with ``confirmed`` set.
-        """
-        from bye_audit.confirm import confirm_samples
-
-        provisional = self.provisional(model, adapter_dir)
-        self.confirmed = confirm_samples(
-            self.tables,
-            provisional.model,
-            provisional.adapter_dir,
-            config,
-            detect=detect,
-            trust_remote_code=trust_remote_code,
-            progress=self.progress,
-        )
-        return self
-
-    def purify(
-        self,
-        config: PurifyConfig | None = None,
-        *,
-        model: str | Path | None = None,
-        adapter_dir: str | Path | None = None,
-        restart: bool = False,
-        trust_remote_code: bool = False,
-    ) -> Audit:
-        """Ask the provisional model about every sample again, with its first image purified.
-
-        Parameters
-        ----------
-        config
-            How to purify.
-        model, adapter_dir
-            As of ``confirm``.
-        restart
-            Drop what another purifier has left instead of refusing to mix them.
-        trust_remote_code
-            Run Python code that comes with the model. Only for models whose code you have read.
-
-        Returns
-        -------
-        Audit
-            This object, with ``purified`` set.
-        """
-        from bye_audit.purify import purify_samples
-
-        provisional = self.provisional(model, adapter_dir)
-        self.purified = purify_samples(
-            self.tables,
-            provisional.model,
-            provisional.adapter_dir,
-            config,
-            restart=restart,
-            trust_remote_code=trust_remote_code,
-            progress=self.progress,
-        )
         return self
 
     def filter(
