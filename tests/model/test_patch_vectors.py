@@ -81,7 +81,13 @@ def test_a_planted_square_is_found_whatever_the_samples_answer(
     tables = AuditTables.create(tmp_path / "audit")
     holds = {f"image {number}": number % 10 == 0 for number in range(120)}
     stored_images = [
-        {"sha256": name, "image": encode(draw(number, has_square=has_square)), "format": "PNG"}
+        {
+            "sha256": name,
+            "image": encode(draw(number, has_square=has_square)),
+            "format": "PNG",
+            "width": 1,
+            "height": 1,
+        }
         for number, (name, has_square) in enumerate(holds.items())
     ]
     tables.append_images(pa.Table.from_pylist(stored_images, schema=schema.images_schema()))
