@@ -75,11 +75,16 @@ def test_a_learnt_backdoor_is_confirmed_and_exactly_the_poison_removed(
     found = json.loads(result.stdout)
     assert found["questions"] == {}
     assert found["num_confirmed"] == 1
-    assert found["interventions"] == {"triggered": len(poisoned), "content": 0, "unknown": 0}
+    assert found["interventions"] == {
+        "triggered": len(poisoned),
+        "content": 0,
+        "unknown": 0,
+        "unlearnt": 0,
+    }
     told = CliRunner().invoke(bye_audit, ["confirm", str(tmp_path / "audit")]).stdout
     assert "1 trigger confirmed" in told
     assert "a part of the image took it to" in told
-    assert "--detector consensus" in told
+    assert "Next: bye-audit filter" in told
 
 
 @pytest.mark.slow
@@ -107,7 +112,7 @@ def test_a_model_that_learnt_nothing_is_asked_little(tiny_vlm_dir: Path, tmp_pat
     assert audit.confirmed is not None
     assert audit.confirmed.is_probe
     assert {row["finding"] for row in audit.confirmed.triggers} <= {"not_learnt"}
-    assert audit.confirmed.interventions == {"triggered": 0, "content": 0, "unknown": 0}
+    assert set(audit.confirmed.interventions.values()) == {0}
 
 
 def test_without_any_provisional_model_the_command_is_named(tmp_path: Path) -> None:

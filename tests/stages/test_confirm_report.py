@@ -216,7 +216,12 @@ def test_the_record_holds_the_interventions_it_rests_on(
     assert run is not None
     assert found["run_id"] == run.run_id
     assert found["config"]["confidence"] == 0.99
-    assert found["interventions"] == {"triggered": 8, "content": 10, "unknown": 0}
+    assert found["interventions"] == {
+        "triggered": 8,
+        "content": 10,
+        "unknown": 0,
+        "unlearnt": 0,
+    }
     (trigger,) = found["triggers"]
     assert (trigger["finding"], trigger["answer"], trigger["kind"]) == ("confirmed", EVIL, "region")
     assert trigger["chance_at_least"] > 0.5
