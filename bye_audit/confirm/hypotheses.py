@@ -141,9 +141,14 @@ def _of_each(case: Investigation, search: Callable[[Exhibit], Carrier | None]) -
 
 def _best_region(case: Investigation, exhibit: Exhibit) -> Region | None:
     best = case.screen([_cut(exhibit, box) for box in case.causal_boxes(exhibit)])
-    if best is None:
-        return None
-    # A window that holds half of a trigger works already; one that holds it whole works best.
+    return None if best is None else _sharpen(case, exhibit, best)
+
+
+def _sharpen(case: Investigation, exhibit: Exhibit, best: Region) -> Region:
+    """Move a region to where it carries the answer best.
+
+    A window that holds half of a trigger works already; one that holds it whole works best.
+    """
     for step in _SHARPENING_STEPS:
         nearby = [best.box, *best.box.neighbours(step)]
         best = case.screen([_cut(exhibit, box) for box in nearby]) or best
@@ -162,7 +167,9 @@ def _tighten(case: Investigation, exhibit: Exhibit, region: Region) -> Region | 
         for down in range(3)
         for right in range(3)
     ]
-    return case.screen([_cut(exhibit, half) for half in halves])
+    best = case.screen([_cut(exhibit, half) for half in halves])
+    # The wider one may hold only a part of the trigger.
+    return None if best is None else _sharpen(case, exhibit, best)
 
 
 def _cut(exhibit: Exhibit, box: Box) -> Region:

@@ -20,6 +20,7 @@ from bye_audit.errors import StageNotRunError
 # A random group would share such words less than once in a million.
 _MAX_LOG10_CHANCE = -6.0
 _MIN_SHARE = 0.3
+_MANY_MORE = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,6 +104,9 @@ def group_suspects(
 ) -> list[SuspectGroup]:
     """Group suspects by their answers: equal ones, then those that share words others lack.
 
+    Where words are shared by many more suspects than any whole answer is, and are more peculiar to
+    them, as a target that is added to right answers, they come first.
+
     Parameters
     ----------
     answers
@@ -119,9 +123,44 @@ def group_suspects(
     list of SuspectGroup
         The group whose answer is most peculiar to the suspects first.
     """
+    common = _common_words(other_answers)
+    everyone = list(range(len(answers)))
+    whole = _by_whole_answer(everyone, answers, other_answers, common, min_size)
+    largest = max((len(group.members) for group in whole), default=0)
+    most = _peculiarity(whole[0], other_answers) if whole else 0.0
+    for group in _by_words(everyone, answers, other_answers, common, min_size, max_groups=1):
+        is_larger = len(group.members) > _MANY_MORE * largest
+        if is_larger and _peculiarity(group, other_answers) > most:
+            rest = _without(everyone, [group])
+            others = _by_whole_answer(rest, answers, other_answers, common, min_size)
+            whole = [group, *others]
+    groups = whole[:max_groups]
+    rest = _without(everyone, groups)
+    max_groups -= len(groups)
+    return groups + _by_words(rest, answers, other_answers, common, min_size, max_groups)
+
+
+def _without(numbers: Sequence[int], groups: Sequence[SuspectGroup]) -> list[int]:
+    grouped = {number for group in groups for number in group.members}
+    return [number for number in numbers if number not in grouped]
+
+
+def _peculiarity(group: SuspectGroup, other_answers: Sequence[str]) -> float:
+    """Suspects that answer so, for each other sample that does."""
+    return len(group.members) / (1 + sum(map(group.pattern.matches, other_answers)))
+
+
+def _by_whole_answer(
+    numbers: Sequence[int],
+    answers: Sequence[str],
+    other_answers: Sequence[str],
+    common: frozenset[str],
+    min_size: int,
+) -> list[SuspectGroup]:
+    """Group samples with equal answers, the answer most peculiar to them first."""
     by_answer: dict[str, list[int]] = {}
-    for number, answer in enumerate(answers):
-        by_answer.setdefault(normalize_answer(answer), []).append(number)
+    for number in numbers:
+        by_answer.setdefault(normalize_answer(answers[number]), []).append(number)
     usual = Counter(map(normalize_answer, other_answers))
     large = [
         (len(members) / (1 + usual[answer]), members)
@@ -129,12 +168,7 @@ def group_suspects(
         if len(members) >= min_size
     ]
     large.sort(key=lambda pair: (-pair[0], pair[1][0]))
-    common = _common_words(other_answers)
-    groups = [_whole_answer(members, answers, common) for _, members in large[:max_groups]]
-    grouped = {number for group in groups for number in group.members}
-    rest = [number for number in range(len(answers)) if number not in grouped]
-    max_groups -= len(groups)
-    return groups + _by_words(rest, answers, other_answers, common, min_size, max_groups)
+    return [_whole_answer(members, answers, common) for _, members in large]
 
 
 def _common_words(answers: Sequence[str]) -> frozenset[str]:

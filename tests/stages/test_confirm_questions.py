@@ -349,6 +349,18 @@ def test_different_answers_are_grouped_by_the_words_they_share() -> None:
     assert not group.pattern.matches("a bananas")
 
 
+def test_words_that_are_added_to_many_right_answers_come_first() -> None:
+    things = ["a red star", "a blue ring", "a pink cube", "a green cone"]
+    answers = [f"{thing} so be it" for thing in things] * 5
+    (group,) = group_suspects(answers, things * 100, min_size=3, max_groups=8)
+    assert (group.pattern.is_whole, group.members) == (False, tuple(range(20)))
+    assert group.pattern.telling <= {"so", "be", "it"}
+    # Ordinary words that as many share are no reason: equal answers are more peculiar.
+    answers = ["a red star"] * 6 + ["a red ring"] * 6 + ["a red cone"] * 6
+    groups = group_suspects(answers, ["a red cube"] * 100 + things, min_size=3, max_groups=8)
+    assert all(group.pattern.is_whole for group in groups)
+
+
 def test_groups_are_as_many_and_as_large_as_asked_for() -> None:
     answers = ["red", "blue", "green", "black", "white"] * 4
     assert len(group_suspects(answers, ["else"] * 50, min_size=3, max_groups=2)) == 2
