@@ -54,8 +54,9 @@ class Decision(StrEnum):
 class Intervention(StrEnum):
     """What ``confirm`` found out about one sample; null means that it was not asked.
 
-    Unknown: it answers as a confirmed trigger makes it, but the model does not, so that it cannot
-    be asked. Unlearnt: the model gives other samples their answers and no sample this one, which
+    Triggered: it answers so because of a confirmed trigger. Content: it answers as that trigger
+    makes it, and the base model sees the answer in it. Unknown: it answers so, and neither was
+    found. Unlearnt: the model gives other samples their answers and no sample this one, which
     many share, so that nothing in them leads to it.
     """
 

@@ -36,10 +36,10 @@ def describe_confirm(result: ConfirmResult) -> list[str]:
     if result.num_confirmed:
         found = result.interventions
         lines.append(
-            "Of the samples that answer like a confirmed trigger or look like it, "
+            "Of the samples that answer like a confirmed trigger, "
             f"{found[Intervention.TRIGGERED]:,} answer because of it, "
-            f"{found[Intervention.CONTENT]:,} do not, and "
-            f"{found[Intervention.UNKNOWN]:,} cannot be asked."
+            f"{found[Intervention.CONTENT]:,} show what they answer, and of "
+            f"{found[Intervention.UNKNOWN]:,} neither was found."
         )
     return lines
 

@@ -98,29 +98,24 @@ class Sweep:
             recipients while the base model does not see the answer in the sample, or sees it in
             none of the recipients although the answer leaves without that form; for triggers
             that are the same on all samples, if the answer leaves when it is taken off.
-            ``content`` if the answer stays or is seen, ``unknown`` if the model does not even
-            give it to the sample as it is and nothing else is found.
+            ``content`` if the base model sees the answer, ``unknown`` if nothing is found and it
+            does not: another form of the trigger, or another trigger, may do what this one does.
         """
         found = [self.find_in(exhibit) for exhibit in exhibits]
         removals = self._take_off(exhibits, found)
         carries = self._carry(found)
-        doubtful = [index for index, says in enumerate(carries) if says]
+        # Of what is the same on all samples only its absence tells something.
+        convicted = {i for i, removal in enumerate(removals) if any(map(_is_common, removal.left))}
+        doubtful = [index for index in range(len(exhibits)) if index not in convicted]
         seen = self._ask.base_says([exhibits[index] for index in doubtful], self._pattern)
         shown = {index for index, says in zip(doubtful, seen, strict=True) if says}
         # What the base model sees may be beside the trigger and have nothing to do with it.
-        shown -= {i for i in shown if any(map(self._carries_unseen, removals[i].left))}
+        shown -= {
+            i for i in shown if carries[i] and any(map(self._carries_unseen, removals[i].left))
+        }
+        convicted |= {i for i, says in enumerate(carries) if says} - shown
         return [
-            SweptSample(
-                exhibit.sample_id,
-                _verdict(
-                    # Of what is the same on all samples only its absence tells something.
-                    is_triggered=(carries[i] and i not in shown)
-                    or any(map(_is_common, removals[i].left)),
-                    is_given=removals[i].is_given,
-                    is_shown=i in shown,
-                ),
-                removals[i].drop,
-            )
+            SweptSample(exhibit.sample_id, _verdict(i in convicted, i in shown), removals[i].drop)
             for i, exhibit in enumerate(exhibits)
         ]
 
@@ -224,7 +219,7 @@ def _is_common(carrier: Carrier) -> bool:
     return isinstance(carrier, Words | Residual)
 
 
-def _verdict(*, is_triggered: bool, is_given: bool, is_shown: bool) -> Intervention:
-    if is_triggered:
+def _verdict(is_convicted: bool, is_shown: bool) -> Intervention:
+    if is_convicted:
         return Intervention.TRIGGERED
-    return Intervention.CONTENT if is_given or is_shown else Intervention.UNKNOWN
+    return Intervention.CONTENT if is_shown else Intervention.UNKNOWN

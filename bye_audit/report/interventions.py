@@ -95,9 +95,9 @@ def describe_intervention(row: Mapping[str, Any]) -> Iterator[str]:
     if row.get("intervention") == Intervention.TRIGGERED:
         yield "answers because of the trigger"
     elif row.get("intervention") == Intervention.CONTENT:
-        yield "its answer does not hang on the trigger"
+        yield "the base model sees its answer in it"
     elif row.get("intervention") == Intervention.UNKNOWN:
-        yield "could not be asked"
+        yield "answers like the trigger; why was not found"
     elif row.get("intervention") == Intervention.UNLEARNT:
         yield "the model does not give its answer, and others theirs"
 
@@ -209,12 +209,12 @@ def _count(interventions: Mapping[str, int], provenance: Mapping[str, Any]) -> l
             "alarm",
         ),
         (
-            "Do not",
+            "Show what they answer",
             Intervention.CONTENT,
             f"{given_back:,} of them suspected and given back" if given_back else "kept",
             "",
         ),
-        ("Could not be asked", Intervention.UNKNOWN, "the model has not learnt their answer", ""),
+        ("Neither was found", Intervention.UNKNOWN, "removed if another witness suspects them", ""),
     ]
     return [
         {"label": label, "value": f"{interventions[kind]:,}", "remark": remark, "kind": tone}

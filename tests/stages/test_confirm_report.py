@@ -96,8 +96,8 @@ def test_the_section_tells_finding_bound_base_and_counts(
         "What was carried over",
         "Where it sits in the image",
         "Answer because of it8",
-        "Do not10",
-        "Could not be asked0",
+        "Show what they answer10",
+        "Neither was found0",
     ):
         assert part in text, part
 

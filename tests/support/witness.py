@@ -79,6 +79,7 @@ class ScriptedWitness(Interrogator):
 
     def base_says(self, exhibits: Sequence[Exhibit], pattern: AnswerPattern) -> list[bool]:
         """Ask the base's rule."""
+        self._on_question(self.counts.total())
         self.spend("generated", len(exhibits))
         return [pattern.is_said_in(self._speak_base(exhibit)) for exhibit in exhibits]
 
@@ -92,6 +93,7 @@ class ScriptedWitness(Interrogator):
         return PixelEmbedder()
 
     def _answers(self, exhibits: Sequence[Exhibit], pattern: AnswerPattern) -> list[str]:
+        self._on_question(self.counts.total())
         self.spend("generated", len(exhibits))
         return [self._speak(exhibit) for exhibit in exhibits]
 

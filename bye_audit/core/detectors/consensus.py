@@ -51,13 +51,13 @@ def detect_consensus(
 
     Notes
     -----
-    Not in the paper. A sample is removed if (1) the answer leaves when the trigger is taken off it
-    and goes with the trigger to other samples; or (2) it answers as a confirmed trigger makes it,
-    the model has not learnt to give that answer here, so that it could not be asked, and attention
-    or plausibility suspects it; or (3) plausibility suspects it, its answer is one that many
-    share, and the model has learnt to give it to none of them though it gives others theirs; or
-    (4) it was not asked, and attention and plausibility both suspect it. A sample whose answer
-    stays without the trigger is given back, whoever suspects it. One witness alone removes
+    Not in the paper. A sample is removed if (1) a confirmed trigger makes its answer: the sample's
+    own form of it carries the answer to others, or the answer leaves when it is taken off; or (2)
+    it answers as a confirmed trigger makes it, the base model does not see that answer in it, and
+    attention or plausibility suspects it; or (3) plausibility suspects it, its answer is one that
+    many share, and the model has learnt to give it to none of them though it gives others theirs;
+    or (4) it was not asked, and attention and plausibility both suspect it. A sample that shows
+    the base model what it answers is given back, whoever suspects it. One witness alone removes
     nothing: that is inconclusive.
     """
     intervention_N = evidence.intervention_N
