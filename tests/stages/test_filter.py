@@ -218,7 +218,7 @@ def test_an_unknown_detector_lists_those_there_are(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="'magic'") as caught:
         filter_samples(tables, tmp_path / "out", detector="magic")
     assert caught.value.hint == (
-        "Choose one of: bye, consensus, none, plausibility, random-drop, tcap."
+        "Choose one of: bye, consensus, none, plausibility, random-drop, tcap, zip."
     )
 
 

@@ -138,7 +138,8 @@ def test_one_command_does_it_all(tiny_vlm_dir: Path, tmp_path: Path) -> None:
     result = CliRunner().invoke(bye_audit, arguments, catch_exceptions=False)
     assert result.exit_code == 0, result.stderr
     found = json.loads(result.stdout)
-    assert set(found) == {"ingest", "finetune", "score", "layers", "confirm", "filter", "report"}
+    stages = {"ingest", "finetune", "score", "layers", "confirm", "purify", "filter", "report"}
+    assert set(found) == stages
     assert found["confirm"]["num_confirmed"] == 0
     assert Path(found["report"]).is_file()
 

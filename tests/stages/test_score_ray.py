@@ -185,7 +185,7 @@ def test_more_than_ray_has_is_refused(ray_session: None, tmp_path: Path) -> None
 @needs_ray
 @pytest.mark.slow
 def test_killed_then_stopped_then_finished(tmp_path: Path) -> None:
-    tables = ingest_scenes(tmp_path, 600)
+    tables = ingest_scenes(tmp_path, 1500)
     killed = _start_command(tables.uri)
     started = _wait_for_scores(tables, killed, more_than=0)
     # Two helpers without a model look for the rest of their Ray for a minute before they give up.
@@ -194,7 +194,7 @@ def test_killed_then_stopped_then_finished(tmp_path: Path) -> None:
     killed.wait()
     assert not psutil.wait_procs(started, timeout=30)[1]
     first = _scored(tables)
-    assert 0 < len(first) < 600
+    assert 0 < len(first) < 1500
 
     stopped = _start_command(tables.uri)
     started = _wait_for_scores(tables, stopped, more_than=len(first))
@@ -206,12 +206,12 @@ def test_killed_then_stopped_then_finished(tmp_path: Path) -> None:
     assert [line.split(":")[0] for line in remarks.splitlines()] == ["Error", "Hint"], remarks
     assert "Run the same command again" in remarks
     second = _scored(tables)
-    assert len(first) < len(second) < 600
+    assert len(first) < len(second) < 1500
 
     summary = score_samples(tables, MINI, None, ScoreConfig())
-    assert summary.num_ok == 600 - len(second)
+    assert summary.num_ok == 1500 - len(second)
     final = _scored(tables)
-    assert len(final) == 600
+    assert len(final) == 1500
     for sample_id, row in (first | second).items():
         assert final[sample_id] == row
     assert set(heads_of(tables)) == set(final)
