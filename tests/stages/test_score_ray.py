@@ -203,7 +203,9 @@ def test_killed_then_stopped_then_finished(tmp_path: Path) -> None:
     _, remarks = stopped.communicate(timeout=60)
     assert stopped.returncode == 130
     assert not psutil.wait_procs(started, timeout=30)[1]
-    assert [line.split(":")[0] for line in remarks.splitlines()] == ["Error", "Hint"], remarks
+    # A slow machine has said before how far it is.
+    said = [line.split(":")[0] for line in remarks.splitlines()]
+    assert [word for word in said if word != "Scoring"] == ["Error", "Hint"], remarks
     assert "Run the same command again" in remarks
     second = _scored(tables)
     assert len(first) < len(second) < 1500
