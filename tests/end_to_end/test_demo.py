@@ -29,7 +29,9 @@ def test_the_demo_measures_every_stage_and_goes_on_where_it_was(tmp_path: Path) 
         assert 0 <= found[name] <= 1
     assert found["num_samples"] == 60
     assert found["num_poisoned"] == 6
-    speaking = {name for name, detector in DETECTORS.items() if detector.role in ("witness", "judge")}
+    speaking = {
+        name for name, detector in DETECTORS.items() if detector.role in ("witness", "judge")
+    }
     assert set(found["detectors"]) == speaking
     assert len(found["bsi"]) == 6
     assert found["peak_memory_mb"] > 100
