@@ -20,12 +20,12 @@ import numpy as np
 import pyarrow as pa
 
 from bye_audit import schema
-from bye_audit.canary.files import read_json, write_json
 from bye_audit.canary.subjects import Subjects, first_answer, first_question
 from bye_audit.errors import TableError
 from bye_audit.progress import SILENT, Progress
 from bye_audit.store.border import storage_errors
 from bye_audit.store.cloning import clone_images
+from bye_audit.store.json_files import read_json, write_json
 from bye_audit.store.reading import scan
 from bye_audit.store.tables import AuditTables
 

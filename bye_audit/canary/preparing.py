@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bye_audit.canary.files import read_json, write_json
 from bye_audit.canary.judging import detectors_to_try
 from bye_audit.canary.results import CellResult
 from bye_audit.canary.subjects import Subjects
@@ -17,6 +16,7 @@ from bye_audit.errors import ConfigError, StageNotRunError
 from bye_audit.finetune import NOT_IN_FINGERPRINT
 from bye_audit.poison.attacks import ATTACKS
 from bye_audit.store.border import storage_errors
+from bye_audit.store.json_files import read_json, write_json
 
 if TYPE_CHECKING:
     from bye_audit.planning import Plan

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from bye_audit.canary.copying import Truth, make_copy
-from bye_audit.canary.files import read_json, write_json
 from bye_audit.canary.judging import WordBefore, judge_copy
 from bye_audit.canary.learning import Learning, measure_learning
 from bye_audit.canary.preparing import (
@@ -44,6 +43,7 @@ from bye_audit.planning import plan_audit
 from bye_audit.poison.planting import Planting
 from bye_audit.progress import SILENT, Progress, Task
 from bye_audit.score import score_samples
+from bye_audit.store.json_files import read_json, write_json
 from bye_audit.store.locking import sole_writer
 from bye_audit.store.tables import AuditTables
 

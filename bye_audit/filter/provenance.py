@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -90,18 +89,10 @@ def write_provenance(provenance: dict[str, Any], path: Path) -> None:
     """Check the record against its schema and write it, whole or not at all."""
     import jsonschema
 
-    from bye_audit.store.border import storage_errors
+    from bye_audit.store.json_files import write_json
 
     jsonschema.validate(provenance, contracts.provenance_schema())
-    text = json.dumps(provenance, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    partial = path.with_name(f".{path.name}.partial")
-    with storage_errors(f"write {path}"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+    write_json(path, provenance, indent=2)
 
 
 def _tool_version() -> str:

@@ -1,4 +1,4 @@
-"""JSON files of a canary: written whole or not at all, and read only if they are whole."""
+"""JSON files that are written whole or not at all, and read only if they are whole."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import Any
 from bye_audit.store.border import storage_errors
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: Any, *, indent: int = 1) -> None:
     """Write a file that a killed process leaves as it was, or whole."""
-    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False) + "\n"
     partial = path.with_name(f".{path.name}.partial")
     with storage_errors(f"write {path}"):
+        path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
