@@ -30,6 +30,7 @@ from bye_audit.progress import SILENT, Progress
 from bye_audit.purify.purifiers import PURIFIERS, Purifier
 from bye_audit.purify.questions import PurifiedReader
 from bye_audit.schema import ScoreStatus
+from bye_audit.store.columns import nulls_for_nan
 from bye_audit.store.evidence import refuse_other_model, require_scores
 from bye_audit.store.tables import new_run_id
 from bye_audit.store.windows import Rows, plan_windows
@@ -277,7 +278,7 @@ def _as_columns(
     return pa.table(
         {
             "sample_id": pa.array([score.sample_id for score in scores], pa.string()),
-            **{name: _nulls_for_nan(values) for name, values in columns.items()},
+            **{name: nulls_for_nan(values) for name, values in columns.items()},
             "purify_run": pa.array([result.run_id] * len(scores), pa.string()),
         }
     )
@@ -288,11 +289,6 @@ def mean_shift(before_L: NDArray[np.float64], after: SampleScore) -> float:
     shift_L = np.asarray(after.entropy_L) - before_L
     is_known = np.isfinite(shift_L)
     return float(shift_L[is_known].mean()) if is_known.any() else float("nan")
-
-
-def _nulls_for_nan(values: list[float]) -> pa.Array:
-    array = np.array(values, dtype=np.float32)
-    return pa.array(array, pa.float32(), mask=~np.isfinite(array))
 
 
 def _summarise(tables: AuditTables, result: PurifyResult) -> None:

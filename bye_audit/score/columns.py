@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from bye_audit import schema
+from bye_audit.store.columns import nulls_for_nan
 
 if TYPE_CHECKING:
     from bye_audit.model.samples import SampleScore
@@ -27,10 +27,10 @@ def samples_table(scores: list[SampleScore], run_id: str, num_layers: int) -> pa
         "num_image_tokens": pa.array([s.num_image_tokens for s in scores], pa.int32()),
     }
     for layer in range(num_layers):
-        columns[schema.entropy_column(layer)] = _nulls_for_nan(entropies[:, layer])
-        columns[schema.image_mass_column(layer)] = _nulls_for_nan(masses[:, layer])
+        columns[schema.entropy_column(layer)] = nulls_for_nan(entropies[:, layer])
+        columns[schema.image_mass_column(layer)] = nulls_for_nan(masses[:, layer])
     for name in schema.ANSWER_LOGP_COLUMNS:
-        columns[name] = _nulls_for_nan(np.array([getattr(s, name) for s in scores], dtype=float))
+        columns[name] = nulls_for_nan([getattr(s, name) for s in scores])
     return pa.table(columns)
 
 
@@ -70,12 +70,8 @@ def turns_table(scores: list[SampleScore], run_id: str) -> pa.Table:
         "entropy": [turn.entropy_L for _, turn in turns],
         "image_mass": [turn.image_mass_L for _, turn in turns],
     }.items():
-        rows = [_nulls_for_nan(row).to_pylist() for row in values]
+        rows = [nulls_for_nan(row).to_pylist() for row in values]
         columns[name] = pa.array(rows, pa.list_(pa.float32()))
     for name in ("answer_logp", "answer_logp_base"):
-        columns[name] = _nulls_for_nan(np.array([getattr(t, name) for _, t in turns], dtype=float))
+        columns[name] = nulls_for_nan([getattr(t, name) for _, t in turns])
     return pa.table(columns, schema=schema.turn_scores_schema())
-
-
-def _nulls_for_nan(values: NDArray[Any]) -> pa.Array:
-    return pa.array(values.astype(np.float32), pa.float32(), mask=~np.isfinite(values))
