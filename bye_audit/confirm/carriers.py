@@ -28,6 +28,11 @@ class Carrier(Protocol):
         """Name of its kind."""
         ...
 
+    @property
+    def regions(self) -> tuple[Region, ...]:
+        """Its parts that sit somewhere in the image; none for what is everywhere or in words."""
+        ...
+
     def put_on(self, exhibit: Exhibit) -> Exhibit:
         """Return the exhibit with this on it."""
         ...
@@ -56,6 +61,11 @@ class Region:
     box: Box
     content: Image
     kind: str = "region"
+
+    @property
+    def regions(self) -> tuple[Region, ...]:
+        """Itself."""
+        return (self,)
 
     def put_on(self, exhibit: Exhibit) -> Exhibit:
         """Paste it."""
@@ -86,6 +96,7 @@ class Words:
     words: str
     place: Place
     kind: str = "words"
+    regions: tuple[Region, ...] = ()
 
     def put_on(self, exhibit: Exhibit) -> Exhibit:
         """Insert them where the suspects have them."""
@@ -123,6 +134,7 @@ class Residual:
 
     residual: NDArray[np.float32]
     kind: str = "residual"
+    regions: tuple[Region, ...] = ()
 
     def put_on(self, exhibit: Exhibit) -> Exhibit:
         """Add it."""
@@ -165,6 +177,7 @@ class Detail:
     detail: NDArray[np.float32]
     relative_sigma: float
     kind: str = "detail"
+    regions: tuple[Region, ...] = ()
 
     @classmethod
     def of(cls, image: Image, relative_sigma: float) -> Detail:
@@ -202,6 +215,11 @@ class Both:
     first: Carrier
     second: Carrier
     kind: str = "both"
+
+    @property
+    def regions(self) -> tuple[Region, ...]:
+        """Those of both."""
+        return (*self.first.regions, *self.second.regions)
 
     def put_on(self, exhibit: Exhibit) -> Exhibit:
         """Put both on."""

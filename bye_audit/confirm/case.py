@@ -33,7 +33,6 @@ from bye_audit.confirm.lookalikes import (
     embed_exhibit,
     embed_images,
     find_lookalikes,
-    is_local,
 )
 from bye_audit.confirm.suspects import (
     SuspectGroup,
@@ -154,7 +153,7 @@ class Case:
         if case and finding.finding is Finding.CONFIRMED:
             sweep = Sweep(finding.carriers, case.pattern, case.recipients, ask)
             rows = self._sweep(group, sweep, case, progress)
-            if self.config.search and any(map(is_local, finding.carriers)):
+            if self.config.search and any(carrier.regions for carrier in finding.carriers):
                 describe = describe_answers([text.answer for text in others])
                 search = self._search(group, sweep, case, rows, describe, progress)
         elif case and finding.finding is Finding.NOT_LEARNT:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bye_audit.config import ConfirmConfig
-from bye_audit.confirm.carriers import Both, Carrier, Region
+from bye_audit.confirm.carriers import Carrier
 from bye_audit.confirm.exhibits import Exhibit, Interrogator
 from bye_audit.confirm.hypotheses import PROPOSALS, Investigation
 from bye_audit.confirm.trials import Trial
@@ -56,14 +56,7 @@ class GroupFinding:
         """Give a picture of the smallest part of an image that was carried over, if any was."""
         from PIL import Image
 
-        regions = [
-            part
-            for carrier in self.carriers
-            for part in (
-                (carrier.first, carrier.second) if isinstance(carrier, Both) else (carrier,)
-            )
-            if isinstance(part, Region)
-        ]
+        regions = [region for carrier in self.carriers for region in carrier.regions]
         if not regions:
             return None
         buffer = io.BytesIO()

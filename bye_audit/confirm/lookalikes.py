@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from bye_audit.confirm.carriers import Both, Carrier, Region
+from bye_audit.confirm.carriers import Carrier
 from bye_audit.confirm.exhibits import Exhibit
 from bye_audit.core.patches import Embedder, Query
 from bye_audit.progress import Progress
@@ -22,13 +22,6 @@ if TYPE_CHECKING:
 
 _EMBED_BATCH = 256
 _MOST_COVERED = 4
-
-
-def is_local(carrier: Carrier) -> bool:
-    """Whether a carrier has a part that sits somewhere in the image."""
-    return isinstance(carrier, Region) or (
-        isinstance(carrier, Both) and (is_local(carrier.first) or is_local(carrier.second))
-    )
 
 
 def embed_images(tables: AuditTables, embedder: Embedder, progress: Progress) -> None:
