@@ -19,8 +19,8 @@ from bye_audit.core.detectors import (
     Evidence,
     detect_bye,
     detect_plausibility,
-    plausibility_suspicion,
 )
+from bye_audit.core.detectors.high_scores import high_suspicion
 from bye_audit.core.detectors.judging import judge_mixture
 from bye_audit.core.mixture import TwoGaussians, fit_two_gaussians
 from bye_audit.core.tails import MIN_GAP
@@ -462,7 +462,7 @@ def test_plausibility_of_a_majority_is_inconclusive(rng: np.random.Generator) ->
 
 def test_more_gain_is_never_less_suspicious() -> None:
     mixture = TwoGaussians(mean_low=0, mean_high=10, var_low=4, var_high=0.01, weight_low=0.9)
-    suspicion_N = plausibility_suspicion(mixture, np.linspace(-20, 40, 500))
+    suspicion_N = high_suspicion(mixture, np.linspace(-20, 40, 500))
     assert (np.diff(suspicion_N) >= -1e-12).all()
     assert suspicion_N[-1] > 0.99
 

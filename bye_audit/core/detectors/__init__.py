@@ -12,7 +12,6 @@ from bye_audit.core.detectors.consensus import CONSENSUS, detect_consensus
 from bye_audit.core.detectors.plausibility import (
     PLAUSIBILITY,
     detect_plausibility,
-    plausibility_suspicion,
 )
 from bye_audit.core.detectors.tcap import TCAP, detect_tcap
 from bye_audit.core.detectors.zip import ZIP, detect_zip
@@ -27,7 +26,6 @@ __all__ = [
     "detect_plausibility",
     "detect_tcap",
     "detect_zip",
-    "plausibility_suspicion",
 ]
 
 DETECTORS: dict[str, Detector] = {

@@ -9,7 +9,7 @@ import numpy as np
 
 from bye_audit.config import DetectConfig
 from bye_audit.core.detection import Detection, Detector, Evidence, OnLayer
-from bye_audit.core.detectors.high_scores import high_suspicion, judge_high_scores
+from bye_audit.core.detectors.high_scores import judge_high_scores
 from bye_audit.errors import StageNotRunError
 from bye_audit.schema import Reason
 
@@ -70,9 +70,6 @@ def detect_plausibility(
         config=config,
     )
 
-
-plausibility_suspicion = high_suspicion
-"""Chance of belonging to the component of high gains."""
 
 PLAUSIBILITY = Detector(
     name="plausibility",
