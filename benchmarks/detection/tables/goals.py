@@ -32,9 +32,14 @@ class Goal:
 
     wanted: str
     figure: str
-    is_met: Callable[[float], bool]
+    bound: float
     concerns: Callable[[Row], bool]
-    is_high_good: bool
+    is_least: bool = True
+    """Whether the bound is the least value wanted, or else the most."""
+
+    def is_met(self, value: float) -> bool:
+        """Tell whether a value keeps the bound."""
+        return value >= self.bound if self.is_least else value <= self.bound
 
 
 def _is_patch(row: Row) -> bool:
@@ -49,44 +54,40 @@ GOALS = (
     Goal(
         wanted="patch triggers: F1 at least 0.99",
         figure="f1",
-        is_met=lambda value: value >= 0.99,
+        bound=0.99,
         concerns=_is_patch,
-        is_high_good=True,
     ),
     Goal(
         wanted="patch triggers: ASR after cleaning at most 0.01",
         figure="asr_after",
-        is_met=lambda value: value <= 0.01,
+        bound=0.01,
         concerns=_is_patch,
-        is_high_good=False,
+        is_least=False,
     ),
     Goal(
         wanted="every learnt attack: F1 at least 0.95",
         figure="f1",
-        is_met=lambda value: value >= 0.95,
+        bound=0.95,
         concerns=_is_main,
-        is_high_good=True,
     ),
     Goal(
         wanted="every learnt attack: ASR after cleaning at most 0.05",
         figure="asr_after",
-        is_met=lambda value: value <= 0.05,
+        bound=0.05,
         concerns=_is_main,
-        is_high_good=False,
+        is_least=False,
     ),
     Goal(
         wanted="1 % poison: F1 at least 0.9",
         figure="f1",
-        is_met=lambda value: value >= 0.9,
+        bound=0.9,
         concerns=lambda row: bool(row["rate"] == _LOW_RATE),
-        is_high_good=True,
     ),
     Goal(
         wanted="clean performance within 0.005 of that before",
         figure="cp_change",
-        is_met=lambda value: value >= -_MAX_CP_LOSS,
+        bound=-_MAX_CP_LOSS,
         concerns=_is_main,
-        is_high_good=True,
     ),
 )
 
@@ -117,7 +118,7 @@ def _line(data: str, goal: Goal, learnt: Sequence[Row]) -> list[str]:
     means = {attack: mean(group, goal.figure) or 0.0 for attack, group in attacks}
     num_met = sum(goal.is_met(value) for value in means.values())
     worst, group = min(
-        attacks, key=lambda pair: means[pair[0]] if goal.is_high_good else -means[pair[0]]
+        attacks, key=lambda pair: means[pair[0]] if goal.is_least else -means[pair[0]]
     )
     furthest = f"{worst}: {spread(group, goal.figure)}, seeds: {count_seeds(group)}"
     is_met = "yes" if num_met == len(attacks) else "no"

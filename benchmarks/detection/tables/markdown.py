@@ -50,10 +50,10 @@ def mean(rows: Sequence[Row], name: str) -> float | None:
 
 def spread(rows: Sequence[Row], name: str) -> str:
     """Write mean and range, with how many rows they are of where some have no such figure."""
-    known = values(rows, name)
-    if not known:
+    known, average = values(rows, name), mean(rows, name)
+    if average is None:
         return "-"
-    text = f"{sum(known) / len(known):.3f}"
+    text = f"{average:.3f}"
     low, high = f"{min(known):.3f}", f"{max(known):.3f}"
     if low != high:
         text += f" ({low} to {high})"
