@@ -8,7 +8,7 @@ from typing import Any
 
 from bye_audit.confirm.carriers import Carrier
 from bye_audit.confirm.exhibits import AnswerPattern, Exhibit, Interrogator
-from bye_audit.core.trials import chance_at_least
+from bye_audit.core.trials import chance_at_least, chance_at_most
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,6 +46,10 @@ class Trial:
     def at_least(self, confidence: float) -> float:
         """Exact lower bound of the chance of a hit."""
         return chance_at_least(self.num_hits, self.num_trials, confidence)
+
+    def at_most(self, confidence: float) -> float:
+        """Exact upper bound of the chance of a hit."""
+        return chance_at_most(self.num_hits, self.num_trials, confidence)
 
     def to_json(self) -> dict[str, Any]:
         """Give plain numbers."""
