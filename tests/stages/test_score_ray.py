@@ -221,14 +221,14 @@ def test_killed_then_stopped_then_finished(tmp_path: Path) -> None:
 
 def _start_command(uri: str) -> subprocess.Popen[str]:
     command = ["score", uri, "--model", "mini", "--engine", "ray", "--ray-workers", "1"]
+    # A shell's background job ignores interrupts and hands that down.
+    heeding = ["env", "--default-signal=INT", sys.executable, "-m", "bye_audit"]
     return subprocess.Popen(
-        [sys.executable, "-m", "bye_audit", *command, "--commit-seconds=0.01", "--batch-tokens=1"],
+        [*heeding, *command, "--commit-seconds=0.01", "--batch-tokens=1"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        # A shell's background job ignores interrupts and hands that down.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
