@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from benchmarks.held_evidence import read_planted, take_rows
 from bye_audit.config import DetectConfig
 from bye_audit.core.detection import Evidence
 from bye_audit.core.detectors import DETECTORS
@@ -70,7 +71,7 @@ def _cases(options: argparse.Namespace) -> Iterator[tuple[str, Callable[[int], E
     """Name every kind of clean data, with what draws it anew for a seed."""
     if options.demos:
         for folder in options.demos:
-            yield f"{folder.name}, halves", partial(_half, *_read_demo(folder))
+            yield f"{folder.name}, halves", partial(_half, *read_planted(folder))
         return
     for num_samples in options.samples:
         for shape in options.shapes:
@@ -103,32 +104,9 @@ def make_clean(shape: str, num_samples: int, num_layers: int, seed: int) -> Evid
     )
 
 
-def _read_demo(folder: Path) -> tuple[Evidence, NDArray[np.bool_]]:
-    from bye_audit.store.evidence import read_evidence
-    from bye_audit.store.tables import AuditTables
-
-    tables = AuditTables.open(str(folder / "audit"))
-    scored = read_evidence(tables)
-    rows = tables.read_samples(["sample_id", "source_row"])
-    row_of = dict(zip(rows["sample_id"].to_pylist(), rows["source_row"].to_pylist(), strict=True))
-    planted = set(json.loads((folder / "ground_truth.json").read_text())["poisoned_rows"])
-    is_clean_N = [row_of[sample] not in planted for sample in scored.sample_id.to_pylist()]
-    return scored.evidence, np.array(is_clean_N)
-
-
-def _half(whole: Evidence, is_clean_N: NDArray[np.bool_], seed: int) -> Evidence:
-    clean = np.flatnonzero(is_clean_N)
-    rows = np.random.default_rng(seed).choice(clean, clean.size // 2, replace=False)
-
-    def some(values_N: NDArray[Any] | None) -> NDArray[Any] | None:
-        return None if values_N is None else values_N[rows]
-
-    return Evidence(
-        entropy_NL=whole.entropy_NL[rows],
-        num_image_tokens_N=some(whole.num_image_tokens_N),
-        answer_logp_N=some(whole.answer_logp_N),
-        answer_logp_base_N=some(whole.answer_logp_base_N),
-    )
+def _half(whole: Evidence, is_poisoned_N: NDArray[np.bool_], seed: int) -> Evidence:
+    clean = np.flatnonzero(~is_poisoned_N)
+    return take_rows(whole, np.random.default_rng(seed).choice(clean, clean.size // 2, False))
 
 
 def _repeat(judge: str, draw: Callable[[int], Evidence], num_runs: int) -> dict[str, Any]:

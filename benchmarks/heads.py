@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.held_evidence import hold, take_rows
+from benchmarks.held_evidence import read_planted, take_rows
 from benchmarks.synthetic_heads import CLEAN, CLEAN_BUT_SPLIT, POISONED, make_heads, with_gains
 from bye_audit.config import DetectConfig, TcapConfig
 from bye_audit.core.detection import Evidence
@@ -84,7 +84,8 @@ def _made_up_trials(options: argparse.Namespace) -> Iterator[Trial]:
 
 def _audit_trials(options: argparse.Namespace) -> Iterator[Trial]:
     for folder in options.audits:
-        evidence, is_poisoned = read_audit(folder)
+        evidence, is_poisoned = read_planted(folder)
+        assert evidence.heads is not None, f"{folder} has no statistics of heads"
         clean, planted = np.flatnonzero(~is_poisoned), np.flatnonzero(is_poisoned)
         for settings in options.settings:
             name = folder.name
@@ -122,22 +123,6 @@ def _drawing(
         return take_rows(evidence, rows), is_poisoned[rows]
 
     return draw
-
-
-def read_audit(folder: Path) -> Case:
-    """Read an audit's evidence with its heads in memory, and which samples were planted."""
-    from bye_audit.store.evidence import read_evidence
-    from bye_audit.store.tables import AuditTables
-
-    tables = AuditTables.open(str(folder / "audit"))
-    scored = read_evidence(tables)
-    rows = tables.read_samples(["sample_id", "source_row"])
-    row_of = dict(zip(rows["sample_id"].to_pylist(), rows["source_row"].to_pylist(), strict=True))
-    planted = set(json.loads((folder / "ground_truth.json").read_text())["poisoned_rows"])
-    is_poisoned = np.array([row_of[name] in planted for name in scored.sample_id.to_pylist()])
-    evidence = hold(scored.evidence)
-    assert evidence.heads is not None, f"{folder} has no statistics of heads"
-    return evidence, is_poisoned
 
 
 def _judge(trial: Trial) -> dict[str, Any]:

@@ -5,7 +5,9 @@ Shapes: N = samples, L = decoder layers, H = heads of a layer.
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,26 @@ from numpy.typing import NDArray
 
 from bye_audit.core.detection import HEAD_STATISTICS, Evidence
 from bye_audit.core.head_values import HeldHeadScores
+
+
+def read_planted(folder: Path) -> tuple[Evidence, NDArray[np.bool_]]:
+    """Hold the evidence of an audit that we have poisoned, and say which samples are poison.
+
+    Parameters
+    ----------
+    folder
+        What the demo, ``benchmarks.pipeline`` or ``benchmarks.detection`` left.
+    """
+    from bye_audit.store.evidence import read_evidence
+    from bye_audit.store.tables import AuditTables
+
+    tables = AuditTables.open(str(folder / "audit"))
+    scored = read_evidence(tables)
+    rows = tables.read_samples(["sample_id", "source_row"])
+    row_of = dict(zip(rows["sample_id"].to_pylist(), rows["source_row"].to_pylist(), strict=True))
+    planted = json.loads((folder / "ground_truth.json").read_text("utf-8"))["poisoned_rows"]
+    source_rows = [row_of[name] for name in scored.sample_id.to_pylist()]
+    return hold(scored.evidence), np.isin(source_rows, planted)
 
 
 def hold(evidence: Evidence) -> Evidence:
