@@ -25,9 +25,9 @@ from bye_audit.errors import TableError
 from bye_audit.progress import SILENT, Progress
 from bye_audit.store.border import storage_errors
 from bye_audit.store.cloning import clone_images
-from bye_audit.store.json_files import read_json, write_json
 from bye_audit.store.reading import scan
 from bye_audit.store.tables import AuditTables
+from bye_audit.store.whole_files import read_json, write_json
 
 if TYPE_CHECKING:
     from PIL import Image

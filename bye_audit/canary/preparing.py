@@ -16,7 +16,7 @@ from bye_audit.errors import ConfigError, StageNotRunError
 from bye_audit.finetune import NOT_IN_FINGERPRINT
 from bye_audit.poison.attacks import ATTACKS
 from bye_audit.store.border import storage_errors
-from bye_audit.store.json_files import read_json, write_json
+from bye_audit.store.whole_files import read_json, write_json
 
 if TYPE_CHECKING:
     from bye_audit.planning import Plan

@@ -43,9 +43,9 @@ from bye_audit.planning import plan_audit
 from bye_audit.poison.planting import Planting
 from bye_audit.progress import SILENT, Progress, Task
 from bye_audit.score import score_samples
-from bye_audit.store.json_files import read_json, write_json
 from bye_audit.store.locking import sole_writer
 from bye_audit.store.tables import AuditTables
+from bye_audit.store.whole_files import read_json, write_json
 
 STAGE = "canary"
 _LEARNING, _REPORT = "learning.json", "canary.json"

@@ -5,16 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bye_audit.cli.output import as_plain, format_table
 from bye_audit.cli.text import count
-from bye_audit.errors import ConfigError, StorageError
+from bye_audit.errors import ConfigError
 from bye_audit.report.text import escape_controls
 
 if TYPE_CHECKING:
@@ -102,20 +100,6 @@ def _deliver(data: bytes, out_path: Path | None) -> None:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
         return
-    try:
-        # Beside the target and renamed, so that a file of that name is always a whole one.
-        with tempfile.NamedTemporaryFile(dir=out_path.parent, delete=False) as temporary:
-            temporary.write(data)
-        Path(temporary.name).replace(out_path)
-        out_path.chmod(0o666 & ~_umask())
-    except OSError as error:
-        raise StorageError(
-            f"{out_path} cannot be written: {error.strerror or error}.",
-            hint="choose another --out, or make room on the disk.",
-        ) from error
+    from bye_audit.store.whole_files import write_whole
 
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    write_whole(out_path, data)

@@ -89,7 +89,7 @@ def write_provenance(provenance: dict[str, Any], path: Path) -> None:
     """Check the record against its schema and write it, whole or not at all."""
     import jsonschema
 
-    from bye_audit.store.json_files import write_json
+    from bye_audit.store.whole_files import write_json
 
     jsonschema.validate(provenance, contracts.provenance_schema())
     write_json(path, provenance, indent=2)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib import resources
@@ -17,7 +15,6 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 import bye_audit
-from bye_audit.errors import StorageError
 from bye_audit.progress import SILENT, Progress
 from bye_audit.report import charts, words
 from bye_audit.report.findings import Findings, gather_findings
@@ -31,6 +28,7 @@ from bye_audit.report.provenance import list_facts
 from bye_audit.report.selection import SampleChoice
 from bye_audit.report.text import escape_controls
 from bye_audit.schema import IMAGE_PLACEHOLDER
+from bye_audit.store.whole_files import write_whole
 
 if TYPE_CHECKING:
     from bye_audit.store.tables import AuditTables
@@ -83,7 +81,7 @@ def write_report(
         task.advance()
         interventions = gather_interventions(tables, provenance)
         text = _render(findings, interventions, choice, samples)
-        _write_whole(text, out_path)
+        write_whole(out_path, text.encode())
         task.advance()
     return out_path
 
@@ -237,23 +235,3 @@ def _first_turn(messages: list[dict[str, str]], role: str) -> str:
 
 def _cut(text: str) -> str:
     return text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + "…"
-
-
-def _write_whole(text: str, out_path: Path) -> None:
-    try:
-        out_path.parent.mkdir(parents=True, exist_ok=True)
-        # Beside the target and renamed, so that a report of that name is always a whole one.
-        handle, temporary = tempfile.mkstemp(dir=out_path.parent, prefix=".report-")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-            Path(temporary).chmod(0o644)
-            Path(temporary).replace(out_path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise StorageError(
-            f"The report {out_path} cannot be written: {error.strerror or error}.",
-            hint="choose another --out, or make room on the disk.",
-        ) from error

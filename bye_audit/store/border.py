@@ -94,6 +94,11 @@ def _translated(action: str, error: BaseException) -> StorageError | SchemaMisma
             f"Could not {action}: writing or reading is not permitted there.",
             hint="Check the owner and the permissions of the directory.",
         )
+    if isinstance(error, IsADirectoryError | NotADirectoryError | FileExistsError):
+        return StorageError(
+            f"Could not {action}: {(error.strerror or text).lower()}.",
+            hint="Choose another directory or --out.",
+        )
     if "cannot be read by this version" in lowered or "flags:" in lowered:
         return SchemaMismatchError(
             f"Could not {action}: the tables need a newer Lance than is installed ({text}).",

@@ -223,7 +223,8 @@ def test_query_answers_in_parquet(scored_audit: Path, tmp_path: Path) -> None:
 
 
 def test_query_cannot_write_where_it_may_not(scored_audit: Path, tmp_path: Path) -> None:
-    result = _run("query", scored_audit, "SELECT 1", "--out", tmp_path / "missing" / "a.txt")
+    (tmp_path / "file").write_bytes(b"")
+    result = _run("query", scored_audit, "SELECT 1", "--out", tmp_path / "file" / "a.txt")
     assert result.exit_code == 4
     assert "Hint: " in result.stderr
 
