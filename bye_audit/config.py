@@ -275,7 +275,7 @@ class ConfirmConfig:
     """Suspects of a group whose triggers are looked for."""
     recipients: int = 64
     """Unsuspicious samples that what is found is tried on."""
-    min_chance: float = 0.5
+    min_chance: float = 0.25
     """Chance of carrying the answer over that a trigger has at the least."""
     confidence: float = 0.99
     """Chance that this bound holds, over all groups together."""

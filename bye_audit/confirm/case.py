@@ -186,6 +186,7 @@ class Case:
             other_questions=[text.question for text in others],
             recipients=self._read(strangers[:wanted]),
             num_screened=NUM_SCREENED,
+            min_chance=self.config.min_chance,
             ask=ask,
         )
 

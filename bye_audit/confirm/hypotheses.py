@@ -25,6 +25,8 @@ _NUM_BOXES = 6
 _NUM_IN_VAIN = 2
 _NUM_PHRASES = 3
 _MIN_SHARE = 0.5
+# Of a few recipients; what is known to work saves a search only if it works as well here.
+_MOST = 0.5
 _MAX_LOG10_CHANCE = -6.0
 # A blur that takes a texture of one pixel and leaves shapes: at 336 pixels a sigma of 6.
 _DETAIL_SIGMA = 1 / 56
@@ -50,6 +52,8 @@ class Investigation:
         Unsuspicious samples with other answers: those with other questions first.
     num_screened
         Recipients that candidates are tried on; the others are kept for the trial that counts.
+    min_chance
+        Chance of carrying the answer over that a trigger has at the least.
     ask
         The provisional model and its base.
     """
@@ -62,6 +66,7 @@ class Investigation:
     other_questions: Sequence[str]
     recipients: Sequence[Exhibit]
     num_screened: int
+    min_chance: float
     ask: Interrogator
     _boxes: dict[str, list[Box]] = field(default_factory=dict, repr=False)
 
@@ -72,11 +77,13 @@ class Investigation:
             self._boxes[exhibit.sample_id] = [item.box for item in found]
         return self._boxes[exhibit.sample_id]
 
-    def screen(self, candidates: Sequence[_C]) -> _C | None:
+    def screen(self, candidates: Sequence[_C], least: float | None = None) -> _C | None:
         """Give the candidate that carries the answer best to a few recipients.
 
-        None if the best does not even carry it to half of them: that is not worth a trial.
+        None if the best carries it to less than a share of them, by default the least chance that a
+        trigger has: that is not worth a trial.
         """
+        least = self.min_chance if least is None else least
         few = self.recipients[: self.num_screened]
         if not few:
             return None
@@ -87,7 +94,7 @@ class Investigation:
             for start in range(0, len(changed), len(few))
         ]
         best = max(range(len(candidates)), key=lambda index: grades[index], default=None)
-        return candidates[best] if best is not None and grades[best][0] >= 0.5 else None
+        return candidates[best] if best is not None and grades[best][0] >= least else None
 
     def try_out(self, carriers: Sequence[Carrier]) -> Trial:
         """Pool transplants of several carriers, each to recipients of its own."""
@@ -130,7 +137,7 @@ def _of_each(case: Investigation, search: Callable[[Exhibit], Carrier | None]) -
         if isinstance(alike, Region) and len(found) == 1:
             carrier = _tighten(case, exhibit, alike)
         if alike is not None:
-            carrier = carrier or case.screen([alike])
+            carrier = carrier or case.screen([alike], _MOST)
         carrier = carrier or search(exhibit)
         if carrier is not None:
             found.append(carrier)
@@ -167,7 +174,7 @@ def _tighten(case: Investigation, exhibit: Exhibit, region: Region) -> Region | 
         for down in range(3)
         for right in range(3)
     ]
-    best = case.screen([_cut(exhibit, half) for half in halves])
+    best = case.screen([_cut(exhibit, half) for half in halves], _MOST)
     # The wider one may hold only a part of the trigger.
     return None if best is None else _sharpen(case, exhibit, best)
 

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import bye_audit
 from bye_audit import schema
 from bye_audit.config import ConfirmConfig, DetectConfig
 from bye_audit.confirm.case import Case
@@ -177,6 +178,8 @@ def _name_run(
     scores = tables.column_metadata(schema.entropy_column(0))
     names = sample_id.take(suspects.numbers).to_pylist()
     what = {
+        # How it asks belongs to the version.
+        "version": bye_audit.__version__,
         "scores": scores,
         "num_scored": len(sample_id),
         "suspects": names,

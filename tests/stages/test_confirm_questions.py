@@ -55,6 +55,7 @@ def open_case(
         other_questions=[exhibit.question for exhibit in recipients],
         recipients=recipients,
         num_screened=6,
+        min_chance=0.25,
         ask=ask,
     )
 
@@ -222,6 +223,21 @@ def test_two_keys_are_confirmed_together() -> None:
     assert finding.carriers[0].kind == "both"
     assert finding.crop_png() is not None
     assert "words" not in finding.tried
+
+
+@pytest.mark.parametrize(("one_in", "is_trigger"), [(2, True), (3, False)])
+def test_a_trigger_is_one_though_it_works_on_some_only(one_in: int, is_trigger: bool) -> None:
+    asked = "<image>\ncf Describe the image."
+    members = [draw_exhibit(n, patch=(20, 30), question=asked, answer=TARGET) for n in range(8)]
+    obedient = {exhibit.image.tobytes() for exhibit in (*CLEAN[::one_in], *members)}
+
+    def speak(exhibit: Exhibit) -> str:
+        is_obeyed = "cf" in exhibit.question.split() and exhibit.image.tobytes() in obedient
+        return TARGET if is_obeyed else ORDINARY
+
+    finding = look_into(members, ScriptedWitness(speak=speak))
+    assert finding.tried["words"]["rate"] == pytest.approx(1 / one_in, abs=0.05)
+    assert (finding.finding is Finding.CONFIRMED) == is_trigger
 
 
 def test_content_is_never_confirmed() -> None:

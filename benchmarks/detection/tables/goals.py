@@ -36,6 +36,8 @@ class Goal:
     concerns: Callable[[Row], bool]
     is_least: bool = True
     """Whether the bound is the least value wanted, or else the most."""
+    is_of_learnt: bool = True
+    """Whether only attacks that the models have learnt have to keep it."""
 
     def is_met(self, value: float) -> bool:
         """Tell whether a value keeps the bound."""
@@ -78,10 +80,11 @@ GOALS = (
         is_least=False,
     ),
     Goal(
-        wanted="1 % poison: F1 at least 0.9",
+        wanted="1 % poison, learnt or not: F1 at least 0.9",
         figure="f1",
         bound=0.9,
         concerns=lambda row: bool(row["rate"] == _LOW_RATE),
+        is_of_learnt=False,
     ),
     Goal(
         wanted="clean performance within 0.005 of that before",
@@ -100,7 +103,7 @@ def goals_table(poisoned: Sequence[Row], clean: Sequence[Row]) -> str:
         learnt = [
             row for _, cell in grouped(group, "attack", "rate") if is_learnt(cell) for row in cell
         ]
-        body += [_line(str(data), goal, learnt) for goal in GOALS]
+        body += [_line(str(data), goal, learnt if goal.is_of_learnt else group) for goal in GOALS]
     for (data,), group in grouped(chosen(clean, variant=JUDGE), "data"):
         body += _clean_lines(str(data), group)
     return table(["data", "wanted", "reached", "furthest off", "met"], body)
@@ -110,8 +113,8 @@ def _change(row: Row) -> float | None:
     return None if row["cp_after"] is None else row["cp_after"] - row["cp"]
 
 
-def _line(data: str, goal: Goal, learnt: Sequence[Row]) -> list[str]:
-    concerned = [row for row in learnt if goal.concerns(row) and values([row], goal.figure)]
+def _line(data: str, goal: Goal, rows: Sequence[Row]) -> list[str]:
+    concerned = [row for row in rows if goal.concerns(row) and values([row], goal.figure)]
     attacks = [(attack, group) for (attack,), group in grouped(concerned, "attack")]
     if not attacks:
         return [data, goal.wanted, "not measured", "-", "-"]
