@@ -11,8 +11,9 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 demo: $(STAMP)  ## the whole job on data and a model that come with the package
 	$(BIN)/bye-audit demo $(DEMO_OPTIONS)
 
-test: $(STAMP)  ## all tests
-	$(BIN)/pytest
+# A file's tests stay together: they share what their fixtures trained.
+test: $(STAMP)  ## all tests, on up to four cores
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 check: $(STAMP)  ## format, lint, types, layers
 	$(BIN)/ruff format --check .
