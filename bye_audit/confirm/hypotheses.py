@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -31,7 +31,35 @@ _MAX_LOG10_CHANCE = -6.0
 # A blur that takes a texture of one pixel and leaves shapes: at 336 pixels a sigma of 6.
 _DETAIL_SIGMA = 1 / 56
 _SHARPENING_STEPS = (1 / 2, 1 / 4)
+# Candidates whose hits the base model is asked about: if it sees the best few, it sees the rest.
+_NUM_HELD_AGAINST_BASE = 3
+# Mean log-likelihood a token from which on the model is sure of an answer.
+_SURE_LOGP = -0.1
 _C = TypeVar("_C", bound=Carrier)
+
+
+@dataclass(frozen=True, slots=True)
+class _Screened(Generic[_C]):
+    """A candidate, and how it did on a few recipients.
+
+    Parameters
+    ----------
+    carrier
+        The candidate.
+    share
+        Recipients that took the answer over without the base model seeing it, in [0, 1].
+    logp
+        How likely the answer is to them, on average, in nats a token.
+    """
+
+    carrier: _C
+    share: float
+    logp: float
+
+    @property
+    def is_best_possible(self) -> bool:
+        """Whether no other could do better."""
+        return self.share == 1 and self.logp >= _SURE_LOGP
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -78,23 +106,53 @@ class Investigation:
         return self._boxes[exhibit.sample_id]
 
     def screen(self, candidates: Sequence[_C], least: float | None = None) -> _C | None:
-        """Give the candidate that carries the answer best to a few recipients.
+        """Give the candidate that carries the answer best to a few recipients, if any does."""
+        found = self.compare(candidates, least)
+        return None if found is None else found.carrier
 
-        None if the best carries it to less than a share of them, by default the least chance that a
-        trigger has: that is not worth a trial.
+    def compare(self, candidates: Sequence[_C], least: float | None = None) -> _Screened[_C] | None:
+        """Find the candidate that carries the answer best to a few recipients.
+
+        Parameters
+        ----------
+        candidates
+            Of any kind.
+        least
+            Share of the recipients that it must carry to; by default the least chance that a
+            trigger has. Less is not worth a trial.
+
+        Notes
+        -----
+        As in a trial, what the base model sees as well is no hit: content that looks a little like
+        the answer would win over a trigger otherwise.
         """
-        least = self.min_chance if least is None else least
         few = self.recipients[: self.num_screened]
         if not few:
             return None
-        changed = [candidate.put_on(recipient) for candidate in candidates for recipient in few]
-        graded = self.ask.grades(changed, self.pattern)
-        grades = [
-            tuple(np.mean(graded[start : start + len(few)], axis=0))
-            for start in range(0, len(changed), len(few))
-        ]
-        best = max(range(len(candidates)), key=lambda index: grades[index], default=None)
-        return candidates[best] if best is not None and grades[best][0] >= least else None
+        least = self.min_chance if least is None else least
+        changed = [[candidate.put_on(recipient) for recipient in few] for candidate in candidates]
+        graded = iter(self.ask.grades([one for row in changed for one in row], self.pattern))
+        grades = [[next(graded) for _ in few] for _ in candidates]
+        means = [tuple(np.mean(row, axis=0)) for row in grades]
+        order = sorted(range(len(candidates)), key=lambda index: means[index], reverse=True)
+        best: _Screened[_C] | None = None
+        for index in order[:_NUM_HELD_AGAINST_BASE]:
+            share, logp = means[index]
+            if share < least or (best is not None and share <= best.share):
+                break
+            share -= self._share_seen(changed[index], [given > 0 for given, _ in grades[index]])
+            if share >= least and (best is None or share > best.share):
+                best = _Screened(candidates[index], share, logp)
+        return best
+
+    def _share_seen(self, changed: Sequence[Exhibit], is_given: Sequence[bool]) -> float:
+        """Share of the few recipients whose new answer the base model sees, but did not before."""
+        taken = [number for number, given in enumerate(is_given) if given]
+        seen = self.ask.base_says([changed[number] for number in taken], self.pattern)
+        doubtful = [number for number, says in zip(taken, seen, strict=True) if says]
+        as_they_are = [self.recipients[number] for number in doubtful]
+        says_anyway = self.ask.base_says(as_they_are, self.pattern)
+        return (len(doubtful) - sum(says_anyway)) / len(changed)
 
     def try_out(self, carriers: Sequence[Carrier]) -> Trial:
         """Pool transplants of several carriers, each to recipients of its own."""
@@ -147,19 +205,22 @@ def _of_each(case: Investigation, search: Callable[[Exhibit], Carrier | None]) -
 
 
 def _best_region(case: Investigation, exhibit: Exhibit) -> Region | None:
-    best = case.screen([_cut(exhibit, box) for box in case.causal_boxes(exhibit)])
+    best = case.compare([_cut(exhibit, box) for box in case.causal_boxes(exhibit)])
     return None if best is None else _sharpen(case, exhibit, best)
 
 
-def _sharpen(case: Investigation, exhibit: Exhibit, best: Region) -> Region:
+def _sharpen(case: Investigation, exhibit: Exhibit, best: _Screened[Region]) -> Region:
     """Move a region to where it carries the answer best.
 
     A window that holds half of a trigger works already; one that holds it whole works best.
     """
     for step in _SHARPENING_STEPS:
-        nearby = [best.box, *best.box.neighbours(step)]
-        best = case.screen([_cut(exhibit, box) for box in nearby]) or best
-    return best
+        if best.is_best_possible:
+            break
+        box = best.carrier.box
+        moved = case.compare([_cut(exhibit, nearby) for nearby in [box, *box.neighbours(step)]])
+        best = moved or best
+    return best.carrier
 
 
 def _tighten(case: Investigation, exhibit: Exhibit, region: Region) -> Region | None:
@@ -174,7 +235,7 @@ def _tighten(case: Investigation, exhibit: Exhibit, region: Region) -> Region | 
         for down in range(3)
         for right in range(3)
     ]
-    best = case.screen([_cut(exhibit, half) for half in halves], _MOST)
+    best = case.compare([_cut(exhibit, half) for half in halves], _MOST)
     # The wider one may hold only a part of the trigger.
     return None if best is None else _sharpen(case, exhibit, best)
 

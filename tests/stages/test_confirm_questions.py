@@ -243,9 +243,36 @@ def test_a_trigger_is_one_though_it_works_on_some_only(one_in: int, is_trigger: 
 def test_content_is_never_confirmed() -> None:
     finding = look_into(SHOWING, ScriptedWitness())
     assert finding.finding is Finding.UNCONFIRMED
-    assert finding.trial is not None
-    assert finding.trial.num_hits == 0
-    assert finding.trial.num_seen == finding.trial.num_trials > 0
+    assert finding.chance_at_least == 0
+    assert not finding.carriers
+
+
+def test_what_the_base_model_sees_does_not_win_over_a_trigger() -> None:
+    content, trigger = cut(SHOWING[0], 5, 5), cut(POISONED[0], 20, 30)
+    case = open_case(POISONED, ScriptedWitness())
+    for candidates in ([content, trigger], [trigger, content]):
+        assert case.screen(candidates) is trigger
+    assert case.screen([content]) is None
+    # A base model that says so whatever it is shown has not seen it in the content.
+    blind = open_case(POISONED, ScriptedWitness(speak_base=lambda _: TARGET))
+    assert blind.screen([trigger]) is trigger
+
+
+def test_a_region_that_works_as_well_as_any_can_is_left_where_it_is() -> None:
+    sure, unsure = ScriptedWitness(), ScriptedWitness()
+
+    def hesitate(
+        exhibits: Sequence[Exhibit], answers: Sequence[str], **options: bool
+    ) -> list[Reply]:
+        replies = ScriptedWitness.replies(unsure, exhibits, answers, **options)
+        return [Reply(-0.5, True) if reply.is_given else reply for reply in replies]
+
+    unsure.replies = hesitate  # type: ignore[assignment, method-assign]
+    for ask in (sure, unsure):
+        [region] = propose_regions(open_case(POISONED[:1], ask))
+        assert has_patch(region.put_on(CLEAN[0]).image)
+    # Two rounds of nine places on six recipients.
+    assert unsure.counts.total() - sure.counts.total() >= 2 * 9 * 6
 
 
 def test_what_the_model_does_not_say_itself_was_not_learnt() -> None:

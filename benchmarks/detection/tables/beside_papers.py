@@ -19,7 +19,7 @@ from benchmarks.detection.tables.markdown import (
 from benchmarks.detection.variants import PAPER_RULE, TCAP_WITH_WITNESS
 
 _FIGURES = ("precision", "recall", "f1")
-_HERE = (PAPER_RULE, "bye", "tcap", "plausibility", "consensus")
+_HERE = (PAPER_RULE, "bye", "tcap", "plausibility", "consensus", "zip")
 _OURS = "here"
 
 

@@ -24,6 +24,7 @@ _COMPARED = (
     TCAP_WITH_WITNESS,
     "plausibility",
     "consensus",
+    "zip",
     "random-drop",
 )
 
@@ -42,8 +43,9 @@ def precision_recall_table(rows: Sequence[Row]) -> str:
     """Precision and recall of the detectors' defaults at the paper's rate."""
     body = []
     for key, group in grouped(chosen(rows, rate=MAIN_RATE), "data", "attack"):
-        for name in ("bye", "tcap", "plausibility", "consensus"):
-            those = chosen(group, variant=name)
+        for name in ("bye", "tcap", "plausibility", "consensus", "zip"):
+            if not (those := chosen(group, variant=name)):
+                continue
             figures = [spread(those, figure) for figure in ("precision", "recall")]
             removed = sum(row["false_removals"] for row in those)
             body.append([*key, name, count_seeds(those), *figures, f"{removed:,}"])
