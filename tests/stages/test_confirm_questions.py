@@ -267,7 +267,7 @@ def test_a_region_that_works_as_well_as_any_can_is_left_where_it_is() -> None:
         replies = ScriptedWitness.replies(unsure, exhibits, answers, **options)
         return [Reply(-0.5, True) if reply.is_given else reply for reply in replies]
 
-    unsure.replies = hesitate  # type: ignore[assignment, method-assign]
+    unsure.replies = hesitate  # type: ignore[method-assign]
     for ask in (sure, unsure):
         [region] = propose_regions(open_case(POISONED[:1], ask))
         assert has_patch(region.put_on(CLEAN[0]).image)
