@@ -31,6 +31,9 @@ _MAX_LOG10_CHANCE = -6.0
 # A blur that takes a texture of one pixel and leaves shapes: at 336 pixels a sigma of 6.
 _DETAIL_SIGMA = 1 / 56
 _SHARPENING_STEPS = (1 / 2, 1 / 4)
+# Contents fade with the root of the number of pictures: of 16, a quarter is left, some 15 levels of
+# 255, which is what faint patterns have. The average of fewer is their content.
+_FEWEST_AVERAGED = 16
 # Candidates whose hits the base model is asked about: if it sees the best few, it sees the rest.
 _NUM_HELD_AGAINST_BASE = 3
 # Mean log-likelihood a token from which on the model is sure of an answer.
@@ -249,7 +252,7 @@ def propose_residual(case: Investigation) -> list[Carrier]:
     shape = Counter(exhibit.image.shape for exhibit in case.members).most_common(1)[0][0]
     inside = [exhibit.image for exhibit in case.members if exhibit.image.shape == shape]
     outside = [exhibit.image for exhibit in case.others if exhibit.image.shape == shape]
-    if len(inside) < 2 or len(outside) < 2:
+    if min(len(inside), len(outside)) < _FEWEST_AVERAGED:
         return []
     residual = np.mean(inside, axis=0) - np.mean(outside, axis=0)
     best = case.screen([Residual(residual.astype(np.float32))])
