@@ -22,7 +22,12 @@ from bye_audit.config import ConfirmConfig
 from bye_audit.confirm.attended import grow_box
 from bye_audit.confirm.carriers import Region, Residual, Words
 from bye_audit.confirm.exhibits import AnswerPattern, Exhibit
-from bye_audit.confirm.hypotheses import Investigation, propose_regions, propose_words
+from bye_audit.confirm.hypotheses import (
+    Investigation,
+    propose_regions,
+    propose_residual,
+    propose_words,
+)
 from bye_audit.confirm.investigate import GroupFinding, find_representatives, investigate
 from bye_audit.confirm.search import find_causal_boxes
 from bye_audit.confirm.suspects import group_suspects
@@ -209,6 +214,14 @@ def test_a_pattern_over_the_whole_image_is_confirmed_by_its_average() -> None:
     assert finding.finding is Finding.CONFIRMED
     assert isinstance(finding.carriers[0], Residual)
     assert "region" not in finding.tried
+
+
+def test_an_average_of_a_few_pictures_is_their_content_and_not_tried() -> None:
+    ask = ScriptedWitness()
+    assert not propose_residual(open_case(CLEAN[:15], ask, CLEAN[20:]))
+    assert ask.counts.total() == len(CLEAN[:15])
+    propose_residual(open_case(CLEAN[:16], ask, CLEAN[20:]))
+    assert ask.counts.total() > len(CLEAN[:15]) + len(CLEAN[:16])
 
 
 def test_two_keys_are_confirmed_together() -> None:
