@@ -23,6 +23,7 @@ from bye_audit.confirm.exhibits import (
 )
 from bye_audit.confirm.hypotheses import Investigation
 from bye_audit.confirm.investigate import (
+    ASKED_OF_RECIPIENT,
     NUM_SCREENED,
     GroupFinding,
     find_representatives,
@@ -64,8 +65,6 @@ _READ_BATCH = 64
 _MAX_PIXELS_HELD = 150_000_000
 # Enough to confirm one group, however small the audit.
 _FEWEST_QUESTIONS = 800
-# As it is, with the control and with the trigger: what a trial asks of each recipient.
-_ASKED_OF_RECIPIENT = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -137,7 +136,7 @@ class Case:
         asked_before = ask.counts.total()
         left = self._num_left()
         # What is too little for a trial is not begun.
-        least = _NUM_CANDIDATES + _ASKED_OF_RECIPIENT * self.config.recipients
+        least = _NUM_CANDIDATES + ASKED_OF_RECIPIENT * self.config.recipients
         finding, case = GroupFinding(finding=Finding.NOT_ASKED), None
         if left is None or left >= least:
             ask.limit = None if left is None else asked_before + left

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
@@ -198,6 +199,16 @@ class Interrogator:
         if self.limit is not None and self.counts.total() + number > self.limit:
             raise AskedEnoughError
         self.counts[kind] += number
+
+    @contextmanager
+    def keep_back(self, number: int) -> Iterator[None]:
+        """Leave so many of the questions that may be asked for what comes after the block."""
+        limit = self.limit
+        self.limit = None if limit is None else limit - number
+        try:
+            yield
+        finally:
+            self.limit = limit
 
     def replies(
         self, exhibits: Sequence[Exhibit], answers: Sequence[str], *, use_adapter: bool = True

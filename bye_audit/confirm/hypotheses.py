@@ -294,6 +294,8 @@ PROPOSALS: dict[str, Callable[[Investigation], list[Carrier]]] = {
     "detail": propose_details,
 }
 """Ways to find carriers, the most telling first."""
+SEARCHING = ("region", "both")
+"""Kinds that are searched for, with hundreds of questions."""
 
 
 def _text(question: str) -> str:

@@ -9,13 +9,17 @@ from typing import Any
 
 from bye_audit.config import ConfirmConfig
 from bye_audit.confirm.carriers import Carrier
-from bye_audit.confirm.exhibits import Exhibit, Interrogator
-from bye_audit.confirm.hypotheses import PROPOSALS, Investigation
+from bye_audit.confirm.exhibits import AskedEnoughError, Exhibit, Interrogator
+from bye_audit.confirm.hypotheses import PROPOSALS, SEARCHING, Investigation
 from bye_audit.confirm.trials import Trial
 from bye_audit.schema import Finding
 
 NUM_SCREENED = 6
 """Recipients that candidates are tried on; they take no part in the trial that counts."""
+ASKED_OF_RECIPIENT = 4
+"""As it is, with the control, with the trigger, and the base model: what a trial asks at most."""
+# Of each of four representatives a candidate, and one of them all, with the base model's opinion.
+_ASKED_BY_QUICK_KINDS = 2 * 5 * NUM_SCREENED
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -90,13 +94,25 @@ def investigate(case: Investigation, confidence: float, config: ConfirmConfig) -
     -------
     GroupFinding
         Of the first kind that is confirmed, or else of the one that came nearest.
+
+    Raises
+    ------
+    AskedEnoughError
+        If what may be asked was used up before everything was tried, and nothing is confirmed.
     """
     if not case.representatives:
         return GroupFinding(finding=Finding.NOT_LEARNT)
     best = GroupFinding(finding=Finding.UNCONFIRMED)
     tried: dict[str, dict[str, Any]] = {}
+    given_up: AskedEnoughError | None = None
     for kind, propose in PROPOSALS.items():
-        carriers = propose(case)
+        try:
+            with case.ask.keep_back(_asked_after(kind, config)):
+                carriers = propose(case)
+        except AskedEnoughError as error:
+            # Another kind of trigger may be found with a few questions.
+            given_up = error
+            continue
         if not carriers:
             continue
         trial = case.try_out(carriers)
@@ -113,6 +129,8 @@ def investigate(case: Investigation, confidence: float, config: ConfirmConfig) -
             )
         if best.finding is Finding.CONFIRMED:
             break
+    if given_up is not None and best.finding is not Finding.CONFIRMED:
+        raise given_up
     return GroupFinding(
         finding=best.finding,
         carriers=best.carriers,
@@ -120,3 +138,9 @@ def investigate(case: Investigation, confidence: float, config: ConfirmConfig) -
         chance_at_least=best.chance_at_least,
         tried=tried,
     )
+
+
+def _asked_after(kind: str, config: ConfirmConfig) -> int:
+    """Count the questions that have to be left when carriers of a kind have been found."""
+    trial = ASKED_OF_RECIPIENT * config.recipients
+    return trial + (_ASKED_BY_QUICK_KINDS if kind in SEARCHING else 0)

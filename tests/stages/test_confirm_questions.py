@@ -21,7 +21,7 @@ from support.witness import (
 from bye_audit.config import ConfirmConfig
 from bye_audit.confirm.attended import grow_box
 from bye_audit.confirm.carriers import Region, Residual, Words
-from bye_audit.confirm.exhibits import AnswerPattern, Exhibit
+from bye_audit.confirm.exhibits import AnswerPattern, AskedEnoughError, Exhibit
 from bye_audit.confirm.hypotheses import (
     Investigation,
     propose_regions,
@@ -308,6 +308,33 @@ def test_hopeless_searches_are_given_up() -> None:
     blind = ScriptedWitness(speak=lambda _: TARGET)
     assert propose_regions(open_case(POISONED, blind)) == []
     assert blind.counts["provisional"] < 300
+
+
+def test_a_costly_search_leaves_enough_for_what_is_found_with_few_questions() -> None:
+    fine = np.zeros((64, 64, 3), dtype=np.int16)
+    fine[::2, ::2] = 40
+
+    def speak(exhibit: Exhibit) -> str:
+        own = exhibit.image.astype(float)
+        is_fine = own[::2, ::2].mean() - own[1::2, 1::2].mean() > 20
+        return TARGET if is_fine else ORDINARY
+
+    members = [
+        exhibit.with_image((exhibit.image + fine).astype(np.uint8))
+        for exhibit in (draw_exhibit(n, answer=TARGET) for n in range(8))
+    ]
+    ask = ScriptedWitness(speak=speak)
+    unlimited = look_into(members, ask)
+    assert unlimited.finding is Finding.CONFIRMED
+    assert unlimited.carriers[0].kind == "detail"
+    limited = ScriptedWitness(speak=speak)
+    limited.limit = 8 + 316 + 20
+    assert look_into(members, limited).finding is Finding.CONFIRMED
+    assert limited.counts.total() < ask.counts.total()
+    limited = ScriptedWitness(speak=speak)
+    limited.limit = 200
+    with pytest.raises(AskedEnoughError):
+        look_into(members, limited)
 
 
 def test_words_that_everybody_uses_are_not_tried() -> None:
