@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+import zlib
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from support.audits import make_scored_audit
 from support.witness import ORDINARY, ScriptedWitness
 
 from bye_audit import Audit
+from bye_audit.config import ConfirmConfig
 from bye_audit.confirm import confirm_samples
 from bye_audit.confirm.exhibits import Exhibit
 from bye_audit.contracts import provenance_schema
@@ -52,13 +54,19 @@ def speak_base(exhibit: Exhibit) -> str:
     return EVIL if (exhibit.image == 255).all(axis=2).sum() >= 60 else ORDINARY
 
 
+def see_most(exhibit: Exhibit) -> str:
+    """Answer as a base model that sees the answer in two images of three."""
+    return speak(exhibit) if zlib.crc32(exhibit.image.tobytes()) % 3 else ORDINARY
+
+
 def make_confirmed(
     folder: Path, monkeypatch: pytest.MonkeyPatch, witness: ScriptedWitness, **options: Any
 ) -> AuditTables:
     described = {"num_samples": 100, "poison_rate": 0.08, "num_natural": 10, **options}
     tables = make_scored_audit(folder, target=EVIL, question=EVIL, **described)
     monkeypatch.setattr("bye_audit.confirm.stage.open_interrogator", lambda *_: witness)
-    confirm_samples(tables, "no model", None)
+    # Whatever it takes to come to an end.
+    confirm_samples(tables, "no model", None, ConfirmConfig(max_share=50))
     return tables
 
 
@@ -165,7 +173,7 @@ def test_without_confirm_there_is_no_section(tmp_path: Path) -> None:
             ["Not confirmed", "Nothing in these samples takes the answer along"],
         ),
         (
-            ScriptedWitness(speak=speak, speak_base=speak),
+            ScriptedWitness(speak=speak, speak_base=see_most),
             {},
             ["Not confirmed", "more the base model said the same", "too little for a trigger"],
         ),
