@@ -222,7 +222,8 @@ def _sharpen(case: Investigation, exhibit: Exhibit, best: _Screened[Region]) -> 
             break
         box = best.carrier.box
         moved = case.compare([_cut(exhibit, nearby) for nearby in [box, *box.neighbours(step)]])
-        best = moved or best
+        if moved is not None and moved.share >= best.share:
+            best = moved
     return best.carrier
 
 
