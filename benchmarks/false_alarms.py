@@ -106,7 +106,8 @@ def make_clean(shape: str, num_samples: int, num_layers: int, seed: int) -> Evid
 
 def _half(whole: Evidence, is_poisoned_N: NDArray[np.bool_], seed: int) -> Evidence:
     clean = np.flatnonzero(~is_poisoned_N)
-    return take_rows(whole, np.random.default_rng(seed).choice(clean, clean.size // 2, False))
+    rows = np.random.default_rng(seed).choice(clean, clean.size // 2, replace=False)
+    return take_rows(whole, rows)
 
 
 def _repeat(judge: str, draw: Callable[[int], Evidence], num_runs: int) -> dict[str, Any]:

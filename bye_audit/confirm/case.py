@@ -144,7 +144,7 @@ class Case:
                 case = self._open(group, others, ask)
                 # All bounds hold together with the confidence asked for.
                 confidence = 1 - (1 - self.config.confidence) / num_groups
-                finding = investigate(case, confidence, self.config)
+                finding = investigate(case, confidence)
             ask.limit = None
         # Of the investigation alone: a sweep that is stopped and goes on asks less.
         num_questions = ask.counts.total() - asked_before
@@ -185,7 +185,7 @@ class Case:
             other_questions=[text.question for text in others],
             recipients=self._read(strangers[:wanted]),
             num_screened=NUM_SCREENED,
-            min_chance=self.config.min_chance,
+            config=self.config,
             ask=ask,
         )
 

@@ -12,6 +12,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
+from bye_audit.config import ConfirmConfig
 from bye_audit.confirm.carriers import Both, Carrier, Detail, Place, Region, Residual, Words
 from bye_audit.confirm.exhibits import AnswerPattern, Exhibit, Interrogator
 from bye_audit.confirm.search import find_causal_boxes
@@ -83,8 +84,8 @@ class Investigation:
         Unsuspicious samples with other answers: those with other questions first.
     num_screened
         Recipients that candidates are tried on; the others are kept for the trial that counts.
-    min_chance
-        Chance of carrying the answer over that a trigger has at the least.
+    config
+        How hard to ask.
     ask
         The provisional model and its base.
     """
@@ -97,7 +98,7 @@ class Investigation:
     other_questions: Sequence[str]
     recipients: Sequence[Exhibit]
     num_screened: int
-    min_chance: float
+    config: ConfirmConfig
     ask: Interrogator
     _boxes: dict[str, list[Box]] = field(default_factory=dict, repr=False)
 
@@ -132,7 +133,7 @@ class Investigation:
         few = self.recipients[: self.num_screened]
         if not few:
             return None
-        least = self.min_chance if least is None else least
+        least = self.config.min_chance if least is None else least
         changed = [[candidate.put_on(recipient) for recipient in few] for candidate in candidates]
         graded = iter(self.ask.grades([one for row in changed for one in row], self.pattern))
         grades = [[next(graded) for _ in few] for _ in candidates]
@@ -169,6 +170,12 @@ class Investigation:
 
 def propose_words(case: Investigation) -> list[Carrier]:
     """Words that the suspects' questions share and other questions lack."""
+    best = case.screen(_shared_words(case))
+    return [] if best is None else [best]
+
+
+def _shared_words(case: Investigation) -> list[Words]:
+    """Give what is most peculiar to the suspects' questions first."""
     inside = [_text(question) for question in case.questions]
     phrases = shared_phrases(
         inside,
@@ -176,11 +183,9 @@ def propose_words(case: Investigation) -> list[Carrier]:
         min_share=_MIN_SHARE,
         max_log10_chance=_MAX_LOG10_CHANCE,
     )
-    candidates = [
+    return [
         Words(phrase.words, _place_of(phrase.words, inside)) for phrase in phrases[:_NUM_PHRASES]
     ]
-    best = case.screen(candidates)
-    return [] if best is None else [best]
 
 
 def propose_regions(case: Investigation) -> list[Carrier]:
@@ -270,19 +275,13 @@ def propose_details(case: Investigation) -> list[Carrier]:
 
 def propose_pairs(case: Investigation) -> list[Carrier]:
     """Words and region together, where neither does it alone."""
-    inside = [_text(question) for question in case.questions]
-    phrases = shared_phrases(
-        inside,
-        [_text(question) for question in case.other_questions],
-        min_share=_MIN_SHARE,
-        max_log10_chance=_MAX_LOG10_CHANCE,
-    )
-    if not phrases:
+    shared = _shared_words(case)
+    if not shared:
         return []
-    words = Words(phrases[0].words, _place_of(phrases[0].words, inside))
 
     def search(exhibit: Exhibit) -> Both | None:
-        return case.screen([Both(words, _cut(exhibit, box)) for box in case.causal_boxes(exhibit)])
+        boxes = case.causal_boxes(exhibit)
+        return case.screen([Both(shared[0], _cut(exhibit, box)) for box in boxes])
 
     return _of_each(case, search)
 

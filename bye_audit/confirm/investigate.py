@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bye_audit.config import ConfirmConfig
@@ -78,7 +78,7 @@ def find_representatives(
     return [exhibit for exhibit, reply in pairs if reply.is_given][:count]
 
 
-def investigate(case: Investigation, confidence: float, config: ConfirmConfig) -> GroupFinding:
+def investigate(case: Investigation, confidence: float) -> GroupFinding:
     """Try one kind of carrier after the other until one is confirmed.
 
     Parameters
@@ -87,8 +87,6 @@ def investigate(case: Investigation, confidence: float, config: ConfirmConfig) -
         The group.
     confidence
         Of the bound on the chance of success, for this group.
-    config
-        Least chance of success.
 
     Returns
     -------
@@ -107,7 +105,7 @@ def investigate(case: Investigation, confidence: float, config: ConfirmConfig) -
     given_up: AskedEnoughError | None = None
     for kind, propose in PROPOSALS.items():
         try:
-            with case.ask.keep_back(_asked_after(kind, config)):
+            with case.ask.keep_back(_asked_after(kind, case.config)):
                 carriers = propose(case)
         except AskedEnoughError as error:
             # Another kind of trigger may be found with a few questions.
@@ -119,25 +117,18 @@ def investigate(case: Investigation, confidence: float, config: ConfirmConfig) -
         bound = trial.at_least(confidence)
         tried[kind] = trial.to_json()
         if bound >= best.chance_at_least:
-            is_confirmed = bound >= config.min_chance
+            is_confirmed = bound >= case.config.min_chance
             best = GroupFinding(
                 finding=Finding.CONFIRMED if is_confirmed else Finding.UNCONFIRMED,
                 carriers=carriers,
                 trial=trial,
                 chance_at_least=bound,
-                tried=tried,
             )
         if best.finding is Finding.CONFIRMED:
             break
     if given_up is not None and best.finding is not Finding.CONFIRMED:
         raise given_up
-    return GroupFinding(
-        finding=best.finding,
-        carriers=best.carriers,
-        trial=best.trial,
-        chance_at_least=best.chance_at_least,
-        tried=tried,
-    )
+    return replace(best, tried=tried)
 
 
 def _asked_after(kind: str, config: ConfirmConfig) -> int:

@@ -60,13 +60,13 @@ def open_case(
         other_questions=[exhibit.question for exhibit in recipients],
         recipients=recipients,
         num_screened=6,
-        min_chance=0.25,
+        config=ConfirmConfig(),
         ask=ask,
     )
 
 
 def look_into(members: Sequence[Exhibit], ask: ScriptedWitness) -> GroupFinding:
-    return investigate(open_case(members, ask), 0.99, ConfirmConfig())
+    return investigate(open_case(members, ask), 0.99)
 
 
 # --- where the reason sits ---------------------------------------------------------------------
@@ -299,7 +299,7 @@ def test_what_the_model_does_not_say_itself_was_not_learnt() -> None:
 def test_without_recipients_nothing_is_confirmed_and_nothing_breaks() -> None:
     for recipients in ([], CLEAN[:3]):
         case = open_case(POISONED, ScriptedWitness(), recipients)
-        finding = investigate(case, 0.99, ConfirmConfig())
+        finding = investigate(case, 0.99)
         assert finding.finding is Finding.UNCONFIRMED
         assert finding.chance_at_least == 0
 
