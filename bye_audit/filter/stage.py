@@ -155,7 +155,8 @@ def _filter(
     with progress.task("Reading scores", None) as task:
         scored = read_evidence(tables, with_image_mass=config.entropy == "literal")
         task.advance(len(scored.sample_id))
-    with progress.task(f"Detecting with {detector.name}", scored.num_layers, "layers") as task:
+    # How many layers a detector looks at, and how often, is its own affair.
+    with progress.task(f"Detecting with {detector.name}", None, "layers") as task:
         detection = detector.detect(
             scored.evidence, config, lambda layer: task.advance(note=f"layer {layer}")
         )
