@@ -332,6 +332,20 @@ def test_running_again_asks_nothing(tmp_path: Path, ask: Asking) -> None:
     assert len(tables.runs("confirm")) == 1
 
 
+def test_another_version_asks_again(
+    tmp_path: Path, ask: Asking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = make_audit(tmp_path / "audit")
+    witness = ask(ScriptedWitness())
+    first = confirm(tables)
+    asked = witness.counts.total()
+    monkeypatch.setattr("bye_audit.__version__", "99")
+    second = confirm(tables)
+    assert second.run_id != first.run_id
+    assert witness.counts.total() == 2 * asked
+    assert whose(tables, "triggered") == POISONED
+
+
 class _StopAfter:
     """Stands for the user's Ctrl-C after so many questions."""
 
