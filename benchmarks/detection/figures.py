@@ -39,6 +39,7 @@ _LINES = {
     "plausibility": ("#9b6dd6", "v"),
     "consensus": ("#dd6b3d", "D"),
 }
+_MOST_BESIDE = 3  # panels: more would make the text too small on a page
 # Any: matplotlib types every key by name, which a shared constant cannot repeat.
 _STYLE: Any = {
     "svg.fonttype": "none",
@@ -175,27 +176,27 @@ def _draw_components(rows: Sequence[Row]) -> Figure | None:
 
 
 def _draw_rates(rows: Sequence[Row]) -> Figure | None:
-    """F1 against the poison rate: mean over attacks and seeds, with the range of attacks."""
-    panels = []
-    for (data,), group in grouped(rows, "data"):
-        several = [
-            row
-            for _, those in grouped(group, "attack")
-            if len({row["rate"] for row in those}) > 1
-            for row in those
-        ]
-        if several:
-            panels.append((str(data), several))
+    """F1 against the poison rate, one panel an attack that was planted at several."""
+    panels = [
+        (f"{data}, {attack}", those)
+        for (data, attack), those in grouped(rows, "data", "attack")
+        if len({row["rate"] for row in those}) > 1
+    ]
     if not panels:
         return None
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(4.4 * len(panels), 3.2), layout="constrained")
-        grid = figure.subplots(1, len(panels), squeeze=False)
-        for axes, (data, several) in zip(grid[0], panels, strict=True):
-            _plot_rates(axes, several)
-            num_attacks = len({row["attack"] for row in several})
-            axes.set_title(f"{data}, {num_attacks} attacks")
-        grid[0, 0].set_ylabel("F1; bar: range of attacks")
+        num_columns = min(_MOST_BESIDE, len(panels))
+        num_lines = -(-len(panels) // num_columns)
+        size = (1.4 + 3.0 * num_columns, 2.8 * num_lines)
+        figure = Figure(figsize=size, layout="constrained")
+        grid = figure.subplots(num_lines, num_columns, squeeze=False, sharey=True)
+        for axes, (title, those) in zip(grid.flat, panels, strict=False):
+            _plot_rates(axes, those)
+            axes.set_title(title)
+        for axes in grid.flat[len(panels) :]:
+            axes.set_axis_off()
+        for axes in grid[:, 0]:
+            axes.set_ylabel("F1; bar: range over seeds")
         # Beside the panels: lines may run anywhere in them.
         figure.legend(
             *grid[0, 0].get_legend_handles_labels(), fontsize=8, loc="outside right center"
@@ -207,16 +208,11 @@ def _plot_rates(axes: Axes, rows: Sequence[Row]) -> None:
     rates = sorted({row["rate"] for row in rows})
     for index, name in enumerate(COMPARED):
         color, marker = _LINES[name]
-        points = []
-        for rate in rates:
-            those = chosen(rows, variant=name, rate=rate)
-            by_attack = [np.mean(values(group, "f1")) for _, group in grouped(those, "attack")]
-            points.append((np.mean(by_attack), np.min(by_attack), np.max(by_attack)))
-        middle, low, high = np.array(points).T
+        f1 = [values(chosen(rows, variant=name, rate=rate), "f1") for rate in rates]
         # Set a little apart, so that bars at one rate do not hide each other.
         x = np.array(rates) * 100 * 1.04 ** (index - len(COMPARED) // 2)
-        axes.plot(x, middle, color=color, marker=marker, markersize=4, label=name)
-        axes.vlines(x, low, high, color=color, linewidth=1, alpha=0.6)
+        axes.plot(x, list(map(np.mean, f1)), color=color, marker=marker, markersize=4, label=name)
+        axes.vlines(x, list(map(min, f1)), list(map(max, f1)), color=color, linewidth=1, alpha=0.6)
     axes.set_xscale("log")
     axes.set_xticks([rate * 100 for rate in rates], [f"{rate * 100:g}" for rate in rates])
     axes.minorticks_off()
