@@ -69,14 +69,15 @@ class Intervention(StrEnum):
 class Finding(StrEnum):
     """What ``confirm`` found out about a group of suspects.
 
-    Not learnt: the model does not give the suspects' answers itself, so it cannot be asked about
-    them. Not asked: nothing was confirmed so far, and the questions, perhaps in the middle of this
-    group, used up what asking
-    may cost.
+    Shown: the base model, which never saw the data, sees the answer in most of the suspects. Not
+    learnt: the model does not give the suspects' answers itself, so it cannot be asked about them.
+    Not asked: nothing was confirmed so far, and the questions, perhaps in the middle of this group,
+    used up what asking may cost.
     """
 
     CONFIRMED = "confirmed"
     UNCONFIRMED = "unconfirmed"
+    SHOWN = "shown"
     NOT_LEARNT = "not_learnt"
     NOT_ASKED = "not_asked"
 

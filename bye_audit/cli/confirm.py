@@ -48,7 +48,9 @@ def _describe_group(row: dict[str, Any]) -> Iterator[str]:
     answer = clip(repr(row["answer"]), _ANSWER_WIDTH)
     said = f"  {count(row['num_suspects'], 'sample')} answering {answer}: "
     record = json.loads(row["record"])
-    if row["finding"] == Finding.NOT_LEARNT:
+    if row["finding"] == Finding.SHOWN:
+        yield said + "shown; the base model, which never saw this data, sees the answer in most."
+    elif row["finding"] == Finding.NOT_LEARNT:
         yield said + "not learnt; the model does not answer so itself and cannot be asked."
     elif row["finding"] == Finding.NOT_ASKED:
         yield said + "not asked to the end; what asking in vain may cost was used up."

@@ -26,6 +26,7 @@ from bye_audit.confirm.investigate import (
     ASKED_OF_RECIPIENT,
     NUM_SCREENED,
     GroupFinding,
+    are_shown,
     find_representatives,
     investigate,
 )
@@ -136,15 +137,18 @@ class Case:
         asked_before = ask.counts.total()
         left = self._num_left()
         # What is too little for a trial is not begun.
-        least = _NUM_CANDIDATES + ASKED_OF_RECIPIENT * self.config.recipients
+        least = 2 * _NUM_CANDIDATES + ASKED_OF_RECIPIENT * self.config.recipients
         finding, case = GroupFinding(finding=Finding.NOT_ASKED), None
         if left is None or left >= least:
             ask.limit = None if left is None else asked_before + left
             with suppress(AskedEnoughError):
-                case = self._open(group, others, ask)
-                # All bounds hold together with the confidence asked for.
-                confidence = 1 - (1 - self.config.confidence) / num_groups
-                finding = investigate(case, confidence)
+                if self._are_shown(group, ask):
+                    finding = GroupFinding(finding=Finding.SHOWN)
+                else:
+                    case = self._open(group, others, ask)
+                    # All bounds hold together with the confidence asked for.
+                    confidence = 1 - (1 - self.config.confidence) / num_groups
+                    finding = investigate(case, confidence)
             ask.limit = None
         # Of the investigation alone: a sweep that is stopped and goes on asks less.
         num_questions = ask.counts.total() - asked_before
@@ -167,6 +171,10 @@ class Case:
         # Scoring asks the provisional model and its base about each sample.
         allowed = max(_FEWEST_QUESTIONS, int(self.config.max_share * 2 * self.num_scored))
         return allowed - sum(int(json.loads(row["record"])["num_questions"]) for row in rows)
+
+    def _are_shown(self, group: Group, ask: Interrogator) -> bool:
+        suspects = self._read(group.texts[:_NUM_CANDIDATES])
+        return are_shown(suspects, group.suspects.pattern, ask)
 
     def _open(self, group: Group, others: Sequence[SampleText], ask: Interrogator) -> Investigation:
         pattern = group.suspects.pattern

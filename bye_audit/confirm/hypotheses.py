@@ -14,7 +14,7 @@ import numpy as np
 
 from bye_audit.config import ConfirmConfig
 from bye_audit.confirm.carriers import Both, Carrier, Detail, Place, Region, Residual, Words
-from bye_audit.confirm.exhibits import AnswerPattern, Exhibit, Interrogator
+from bye_audit.confirm.exhibits import AnswerPattern, AskedEnoughError, Exhibit, Interrogator
 from bye_audit.confirm.search import find_causal_boxes
 from bye_audit.confirm.trials import NO_TRIAL, Trial, transplant
 from bye_audit.core.phrases import shared_phrases
@@ -197,19 +197,32 @@ def _of_each(case: Investigation, search: Callable[[Exhibit], Carrier | None]) -
     """Search the representatives; what one was found to have is tried first of all in the next."""
     found: list[Carrier] = []
     for number, exhibit in enumerate(case.representatives):
-        # A search costs some hundred questions, trying what is known six.
-        alike = found[-1].found_in(exhibit) if found else None
-        carrier: Carrier | None = None
-        if isinstance(alike, Region) and len(found) == 1:
-            carrier = _tighten(case, exhibit, alike)
-        if alike is not None:
-            carrier = carrier or case.screen([alike], _MOST)
-        carrier = carrier or search(exhibit)
+        try:
+            carrier = _like_found(case, exhibit, found) or search(exhibit)
+        except AskedEnoughError:
+            if not found:
+                raise
+            # A trial of what some have is worth more than having searched all.
+            break
         if carrier is not None:
             found.append(carrier)
         elif number + 1 >= _NUM_IN_VAIN and not found:
             break
     return found
+
+
+def _like_found(case: Investigation, exhibit: Exhibit, found: Sequence[Carrier]) -> Carrier | None:
+    """Give what an exhibit has of what the last one had, if it carries the answer as well.
+
+    A search costs some hundred questions, this six.
+    """
+    alike = found[-1].found_in(exhibit) if found else None
+    if alike is None:
+        return None
+    tight = None
+    if isinstance(alike, Region) and len(found) == 1:
+        tight = _tighten(case, exhibit, alike)
+    return tight or case.screen([alike], _MOST)
 
 
 def _best_region(case: Investigation, exhibit: Exhibit) -> Region | None:

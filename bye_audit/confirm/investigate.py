@@ -9,7 +9,7 @@ from typing import Any
 
 from bye_audit.config import ConfirmConfig
 from bye_audit.confirm.carriers import Carrier
-from bye_audit.confirm.exhibits import AskedEnoughError, Exhibit, Interrogator
+from bye_audit.confirm.exhibits import AnswerPattern, AskedEnoughError, Exhibit, Interrogator
 from bye_audit.confirm.hypotheses import PROPOSALS, SEARCHING, Investigation
 from bye_audit.confirm.trials import Trial
 from bye_audit.schema import Finding
@@ -18,6 +18,9 @@ NUM_SCREENED = 6
 """Recipients that candidates are tried on; they take no part in the trial that counts."""
 ASKED_OF_RECIPIENT = 4
 """As it is, with the control, with the trigger, and the base model: what a trial asks at most."""
+# A target that is one of two usual answers is seen in half of the poisoned samples by chance: in
+# more than this share of 24 of them once in 300 groups.
+_SHOWN_SHARE = 0.75
 # Of each of four representatives a candidate, and one of them all, with the base model's opinion.
 _ASKED_BY_QUICK_KINDS = 2 * 5 * NUM_SCREENED
 
@@ -29,8 +32,8 @@ class GroupFinding:
     Parameters
     ----------
     finding
-        Confirmed, unconfirmed, or not learnt: the model does not give the suspects' answers, so
-        that it cannot be asked about them.
+        Confirmed, unconfirmed, shown, or not learnt: the model does not give the suspects' answers,
+        so that it cannot be asked about them.
     carriers
         What carries the answer, as a few representatives have it; empty if nothing does.
     trial
@@ -67,6 +70,16 @@ class GroupFinding:
         smallest = min(regions, key=lambda region: region.box.area)
         Image.fromarray(smallest.content).save(buffer, "PNG")
         return buffer.getvalue()
+
+
+def are_shown(suspects: Sequence[Exhibit], pattern: AnswerPattern, ask: Interrogator) -> bool:
+    """Tell whether the base model sees the answer in most suspects, so that content explains it.
+
+    Then none of them is carried anywhere: content that the base model knows where it belongs may
+    escape it on a recipient that shows something else as well.
+    """
+    seen = ask.base_says(suspects, pattern)
+    return sum(seen) > _SHOWN_SHARE * len(seen)
 
 
 def find_representatives(

@@ -189,23 +189,35 @@ class Sweep:
 
     def _carry(self, found: Sequence[Sequence[Carrier]]) -> list[bool]:
         """Tell of which samples a form of their own carries the answer to most recipients."""
-        tried = [
-            (number, carrier)
-            for number, own in enumerate(found)
-            for carrier in own
-            if not _is_common(carrier)
-        ]
-        changed = [
-            carrier.put_on(recipient) for _, carrier in tried for recipient in self._recipients
-        ]
-        given = self._ask.gives(changed, self._pattern)
         carries = [False] * len(found)
-        if not self._recipients:
-            return carries
-        for start, (number, _) in enumerate(tried):
-            taken = given[start * len(self._recipients) :][: len(self._recipients)]
-            carries[number] |= 2 * sum(taken) > len(taken)
+        for place in range(_NUM_FORMS):
+            tried = [
+                number
+                for number, own in enumerate(found)
+                # One form is enough.
+                if not carries[number] and place < len(own) and not _is_common(own[place])
+            ]
+            says = self._carry_to_most([found[number][place] for number in tried])
+            for number, is_so in zip(tried, says, strict=True):
+                carries[number] = is_so
         return carries
+
+    def _carry_to_most(self, carriers: Sequence[Carrier]) -> list[bool]:
+        """Tell which carriers take the answer to most recipients; ask no more than that needs."""
+        most = len(self._recipients) // 2 + 1
+        first, rest = self._recipients[:most], self._recipients[most:]
+        hits = self._count_hits(carriers, first)
+        open_ones = [i for i, count in enumerate(hits) if count < most <= count + len(rest)]
+        more = self._count_hits([carriers[i] for i in open_ones], rest)
+        for i, count in zip(open_ones, more, strict=True):
+            hits[i] += count
+        return [count >= most for count in hits]
+
+    def _count_hits(self, carriers: Sequence[Carrier], recipients: Sequence[Exhibit]) -> list[int]:
+        """Count for each carrier the recipients that take the answer over."""
+        changed = [carrier.put_on(recipient) for carrier in carriers for recipient in recipients]
+        given = iter(self._ask.gives(changed, self._pattern))
+        return [sum(next(given) for _ in recipients) for _ in carriers]
 
     def _carries_unseen(self, carrier: Carrier) -> bool:
         """Whether most recipients take the answer over, and the base model sees it in none."""

@@ -19,6 +19,7 @@ MAX_BOXES = 4
 _TITLES = {
     Finding.CONFIRMED: "Trigger confirmed",
     Finding.UNCONFIRMED: "Not confirmed",
+    Finding.SHOWN: "Shown",
     Finding.NOT_LEARNT: "Not learnt",
     Finding.NOT_ASKED: "Not asked",
 }
@@ -152,6 +153,8 @@ def _tell(
     row: Mapping[str, Any], record: Mapping[str, Any], finding: Finding, confidence: float
 ) -> str:
     who = f"{row['num_suspects']:,} suspects answer so. "
+    if finding is Finding.SHOWN:
+        return who + "The base model, which never saw this data, sees the answer in most of them."
     if finding is Finding.NOT_LEARNT:
         return who + "The provisional model does not answer so itself and cannot be asked why."
     if finding is Finding.NOT_ASKED:

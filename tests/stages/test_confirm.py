@@ -30,6 +30,7 @@ from support.witness import (
 )
 
 from bye_audit import schema
+from bye_audit.cli.confirm import describe_confirm
 from bye_audit.config import ConfirmConfig
 from bye_audit.confirm import ConfirmResult, confirm_samples
 from bye_audit.confirm.exhibits import Exhibit, read_exhibits
@@ -169,6 +170,24 @@ def test_asking_in_vain_stops_when_it_has_cost_enough(
     assert witness.counts.total() <= 600
     counted = [json.loads(row["record"])["num_questions"] for row in result.triggers]
     assert sum(counted) == witness.counts.total()
+
+
+def test_what_the_base_model_sees_in_most_suspects_is_carried_nowhere(
+    tmp_path: Path, ask: Asking
+) -> None:
+    """It might miss the content on a recipient that shows something else beside it."""
+    tables = make_audit(tmp_path / "audit")
+
+    def see_in_the_suspects(exhibit: Exhibit) -> str:
+        return TARGET if exhibit.sample_id in POISONED else ORDINARY
+
+    witness = ask(ScriptedWitness(speak_base=see_in_the_suspects))
+    result = confirm(tables)
+    assert [row["finding"] for row in result.triggers] == ["shown"]
+    assert whose(tables, "triggered") == set()
+    assert witness.counts == {"generated": len(POISONED)}
+    assert "8 samples answering 'Backdoor Attack!': shown;" in describe_confirm(result)[1]
+    filter_samples(tables, tmp_path / "out", detector="consensus")
 
 
 def test_who_is_convicted_by_one_group_is_not_cleared_by_another(

@@ -54,9 +54,13 @@ def speak_base(exhibit: Exhibit) -> str:
     return EVIL if (exhibit.image == 255).all(axis=2).sum() >= 60 else ORDINARY
 
 
+POISONED = {f"made-up.json:{row}" for row in range(8)}
+
+
 def see_most(exhibit: Exhibit) -> str:
-    """Answer as a base model that sees the answer in two images of three."""
-    return speak(exhibit) if zlib.crc32(exhibit.image.tobytes()) % 3 else ORDINARY
+    """Answer as a base model that sees the answer in two images of three, but for the poisoned."""
+    is_seen = exhibit.sample_id not in POISONED and zlib.crc32(exhibit.image.tobytes()) % 3
+    return speak(exhibit) if is_seen else ORDINARY
 
 
 def make_confirmed(
@@ -178,12 +182,17 @@ def test_without_confirm_there_is_no_section(tmp_path: Path) -> None:
             ["Not confirmed", "more the base model said the same", "too little for a trigger"],
         ),
         (
+            ScriptedWitness(speak=speak, speak_base=speak),
+            {},
+            ["Shown", "never saw this data, sees the answer in most of them"],
+        ),
+        (
             ScriptedWitness(),
             {"poison_rate": 0.0, "num_natural": 0},
             ["No detector suspects any sample", "No group of suspects was large enough"],
         ),
     ],
-    ids=["not learnt", "nothing carries", "seen by the base", "clean"],
+    ids=["not learnt", "nothing carries", "seen by the base", "shown", "clean"],
 )
 def test_what_was_not_confirmed_is_said_plainly(
     tmp_path: Path,
