@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -221,7 +222,9 @@ def _like_found(case: Investigation, exhibit: Exhibit, found: Sequence[Carrier])
         return None
     tight = None
     if isinstance(alike, Region) and len(found) == 1:
-        tight = _tighten(case, exhibit, alike)
+        # Where questions are short, as wide as the first will do.
+        with suppress(AskedEnoughError):
+            tight = _tighten(case, exhibit, alike)
     return tight or case.screen([alike], _MOST)
 
 

@@ -21,6 +21,7 @@ ASKED_OF_RECIPIENT = 4
 # A target that is one of two usual answers is seen in half of the poisoned samples by chance: in
 # more than this share of 24 of them once in 300 groups.
 _SHOWN_SHARE = 0.75
+_NUM_GLANCED_AT = 8
 # Of each of four representatives a candidate, and one of them all, with the base model's opinion.
 _ASKED_BY_QUICK_KINDS = 2 * 5 * NUM_SCREENED
 
@@ -78,8 +79,13 @@ def are_shown(suspects: Sequence[Exhibit], pattern: AnswerPattern, ask: Interrog
     Then none of them is carried anywhere: content that the base model knows where it belongs may
     escape it on a recipient that shows something else as well.
     """
-    seen = ask.base_says(suspects, pattern)
-    return sum(seen) > _SHOWN_SHARE * len(seen)
+    few, rest = suspects[:_NUM_GLANCED_AT], suspects[_NUM_GLANCED_AT:]
+    num_seen = sum(ask.base_says(few, pattern))
+    if num_seen <= len(few) // 4:
+        # So few are no accident where it is more than three in four.
+        return False
+    num_seen += sum(ask.base_says(rest, pattern))
+    return num_seen > _SHOWN_SHARE * len(suspects)
 
 
 def find_representatives(

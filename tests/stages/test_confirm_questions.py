@@ -337,18 +337,18 @@ def test_a_costly_search_leaves_enough_for_what_is_found_with_few_questions() ->
         look_into(members, limited)
 
 
-def test_what_some_were_found_to_have_is_tried_when_the_questions_run_out() -> None:
+@pytest.mark.parametrize(("to_spare", "num_carriers"), [(10, 1), (20, 2), (50, 4)])
+def test_what_some_were_found_to_have_is_tried_when_the_questions_run_out(
+    to_spare: int, num_carriers: int
+) -> None:
     alone = ScriptedWitness()
     look_into(POISONED[:1], alone)
-    everybody = ScriptedWitness()
-    assert look_into(POISONED, everybody).finding is Finding.CONFIRMED
-    few = ScriptedWitness()
-    few.limit = alone.counts.total() + (everybody.counts.total() - alone.counts.total()) // 2
-    # What other kinds would need is kept back.
-    few.limit += 2 * 5 * 6
-    found = look_into(POISONED, few)
+    ask = ScriptedWitness()
+    # What quick kinds would need is kept back.
+    ask.limit = alone.counts.total() + 2 * 5 * 6 + to_spare
+    found = look_into(POISONED, ask)
     assert found.finding is Finding.CONFIRMED
-    assert 1 <= len(found.carriers) < len(look_into(POISONED, everybody).carriers)
+    assert len(found.carriers) == num_carriers
 
 
 def test_words_that_everybody_uses_are_not_tried() -> None:
