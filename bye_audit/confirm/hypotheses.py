@@ -220,12 +220,14 @@ def _like_found(case: Investigation, exhibit: Exhibit, found: Sequence[Carrier])
     alike = found[-1].found_in(exhibit) if found else None
     if alike is None:
         return None
-    tight = None
+    as_wide = case.compare([alike], _MOST)
     if isinstance(alike, Region) and len(found) == 1:
         # Where questions are short, as wide as the first will do.
         with suppress(AskedEnoughError):
-            tight = _tighten(case, exhibit, alike)
-    return tight or case.screen([alike], _MOST)
+            least = _MOST if as_wide is None else as_wide.share
+            if tight := _tighten(case, exhibit, alike, least):
+                return tight
+    return None if as_wide is None else as_wide.carrier
 
 
 def _best_region(case: Investigation, exhibit: Exhibit) -> Region | None:
@@ -248,8 +250,8 @@ def _sharpen(case: Investigation, exhibit: Exhibit, best: _Screened[Region]) -> 
     return best.carrier
 
 
-def _tighten(case: Investigation, exhibit: Exhibit, region: Region) -> Region | None:
-    """Give the half as wide part of a region that carries the answer too, if there is one.
+def _tighten(case: Investigation, exhibit: Exhibit, region: Region, least: float) -> Region | None:
+    """Give the half as wide part of a region that carries the answer as well, if there is one.
 
     A sweep looks for both: the tighter one holds less of what is only around the trigger.
     """
@@ -260,7 +262,7 @@ def _tighten(case: Investigation, exhibit: Exhibit, region: Region) -> Region | 
         for down in range(3)
         for right in range(3)
     ]
-    best = case.compare([_cut(exhibit, half) for half in halves], _MOST)
+    best = case.compare([_cut(exhibit, half) for half in halves], least)
     # The wider one may hold only a part of the trigger.
     return None if best is None else _sharpen(case, exhibit, best)
 
