@@ -351,6 +351,18 @@ def test_what_some_were_found_to_have_is_tried_when_the_questions_run_out(
     assert len(found.carriers) == num_carriers
 
 
+def test_a_narrower_part_that_works_on_fewer_is_not_taken() -> None:
+    def speak(exhibit: Exhibit) -> str:
+        num_black = int((exhibit.image == 0).all(axis=2).sum())
+        works_here = num_black >= 60 or int(exhibit.sample_id.rpartition(":")[2]) % 3
+        return TARGET if works_here and num_black >= 12 else ORDINARY
+
+    found = look_into(POISONED, ScriptedWitness(speak=speak))
+    assert len(found.carriers) == 4
+    assert found.trial is not None
+    assert found.trial.rate == 1
+
+
 def test_words_that_everybody_uses_are_not_tried() -> None:
     assert propose_words(open_case(POISONED, ScriptedWitness())) == []
 
