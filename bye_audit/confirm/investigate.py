@@ -82,7 +82,7 @@ def are_shown(suspects: Sequence[Exhibit], pattern: AnswerPattern, ask: Interrog
     few, rest = suspects[:_NUM_GLANCED_AT], suspects[_NUM_GLANCED_AT:]
     num_seen = sum(ask.base_says(few, pattern))
     if num_seen <= len(few) // 4:
-        # So few are no accident where it is more than three in four.
+        # More than three in four of all would hardly leave so few among these.
         return False
     num_seen += sum(ask.base_says(rest, pattern))
     return num_seen > _SHOWN_SHARE * len(suspects)
