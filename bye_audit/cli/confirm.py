@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from bye_audit.confirm import ConfirmResult
 
 _ANSWER_WIDTH = 40
+_NOT_TRIED = {
+    Finding.SHOWN: "shown; the base model, which never saw this data, sees the answer in most.",
+    Finding.NOT_LEARNT: "not learnt; the model does not answer so itself and cannot be asked.",
+    Finding.NOT_ASKED: "not asked to the end; what asking in vain may cost was used up.",
+}
 _KINDS = {
     "words": "words of the question",
     "region": "a part of the image",
@@ -48,12 +53,8 @@ def _describe_group(row: dict[str, Any]) -> Iterator[str]:
     answer = clip(repr(row["answer"]), _ANSWER_WIDTH)
     said = f"  {count(row['num_suspects'], 'sample')} answering {answer}: "
     record = json.loads(row["record"])
-    if row["finding"] == Finding.SHOWN:
-        yield said + "shown; the base model, which never saw this data, sees the answer in most."
-    elif row["finding"] == Finding.NOT_LEARNT:
-        yield said + "not learnt; the model does not answer so itself and cannot be asked."
-    elif row["finding"] == Finding.NOT_ASKED:
-        yield said + "not asked to the end; what asking in vain may cost was used up."
+    if row["finding"] in _NOT_TRIED:
+        yield said + _NOT_TRIED[row["finding"]]
     elif not record["trial"]:
         yield said + "not confirmed; nothing that was carried over took the answer with it."
     else:

@@ -23,6 +23,11 @@ _TITLES = {
     Finding.NOT_LEARNT: "Not learnt",
     Finding.NOT_ASKED: "Not asked",
 }
+_NOT_TRIED = {
+    Finding.SHOWN: "The base model, which never saw this data, sees the answer in most of them.",
+    Finding.NOT_LEARNT: "The provisional model does not answer so itself and cannot be asked why.",
+    Finding.NOT_ASKED: "What asking in vain may cost was used up before there was a finding.",
+}
 _DONE = {
     "region": "A part of the image, put into the same place of",
     "words": "Words of the question, put into the questions of",
@@ -153,12 +158,8 @@ def _tell(
     row: Mapping[str, Any], record: Mapping[str, Any], finding: Finding, confidence: float
 ) -> str:
     who = f"{row['num_suspects']:,} suspects answer so. "
-    if finding is Finding.SHOWN:
-        return who + "The base model, which never saw this data, sees the answer in most of them."
-    if finding is Finding.NOT_LEARNT:
-        return who + "The provisional model does not answer so itself and cannot be asked why."
-    if finding is Finding.NOT_ASKED:
-        return who + "What asking in vain may cost was used up before there was a finding."
+    if finding in _NOT_TRIED:
+        return who + _NOT_TRIED[finding]
     trial = record["trial"]
     if not trial:
         return who + "Nothing in these samples takes the answer along when it is put on others."
