@@ -47,6 +47,7 @@ class _LineTask:
         self._note = ""
         self._started = time.monotonic()
         self._last_line = self._started
+        self._written = ""
 
     def advance(self, amount: int = 1, note: str = "") -> None:
         self._done += amount
@@ -74,7 +75,11 @@ class _LineTask:
             parts.append(f"{format_seconds(elapsed)} so far")
         if self._note:
             parts.append(self._note)
-        click.echo(f"{self._description}: " + escape_controls(", ".join(parts)), err=True)
+        line = f"{self._description}: " + escape_controls(", ".join(parts))
+        # A task may end with the very line that it wrote last.
+        if line != self._written:
+            click.echo(line, err=True)
+        self._written = line
 
 
 class BarProgress:

@@ -38,6 +38,17 @@ def test_lines_say_how_far_and_how_long(
     assert " left, loss \\x1b[31m0.5" in captured.err
 
 
+@pytest.mark.parametrize(("end", "num_lines"), [(30.01, 1), (90.0, 2)])
+def test_the_last_line_is_not_written_twice(
+    end: float, num_lines: int, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = iter([0.0, 30.0, end])
+    monkeypatch.setattr("bye_audit.cli.progress.time.monotonic", lambda: next(now))
+    with LineProgress().task("Questioning", 1, "groups") as task:
+        task.advance(1, note="3,526 questions")
+    assert capfd.readouterr().err.count("Questioning: 1/1 groups") == num_lines
+
+
 def test_lines_work_without_a_total(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
