@@ -120,6 +120,7 @@ def _confirm_schema() -> dict[str, Any]:
         carriers=_list(_open(kind=text)),
         trial=_or_null(trial),
         tried={"type": "object", "additionalProperties": trial},
+        is_another_answer=flag,
         num_questions=count,
         search=_or_null(
             {"type": "object", "additionalProperties": {"type": ["integer", "string"]}}

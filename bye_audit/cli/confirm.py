@@ -19,6 +19,7 @@ _NOT_TRIED = {
     Finding.NOT_LEARNT: "not learnt; the model does not answer so itself and cannot be asked.",
     Finding.NOT_ASKED: "not asked to the end; what asking in vain may cost was used up.",
 }
+_EXPLAINED = "shown; what the model says instead is to be seen in most, or other suspects' answer."
 _KINDS = {
     "words": "words of the question",
     "region": "a part of the image",
@@ -41,7 +42,7 @@ def describe_confirm(result: ConfirmResult) -> list[str]:
     if result.num_confirmed:
         found = result.interventions
         lines.append(
-            "Of the samples that answer like a confirmed trigger, "
+            "Of the samples that were asked about a confirmed trigger, "
             f"{found[Intervention.TRIGGERED]:,} answer because of it, "
             f"{found[Intervention.CONTENT]:,} show what they answer, and of "
             f"{found[Intervention.UNKNOWN]:,} neither was found."
@@ -50,24 +51,42 @@ def describe_confirm(result: ConfirmResult) -> list[str]:
 
 
 def _describe_group(row: dict[str, Any]) -> Iterator[str]:
-    answer = clip(repr(row["answer"]), _ANSWER_WIDTH)
-    said = f"  {count(row['num_suspects'], 'sample')} answering {answer}: "
     record = json.loads(row["record"])
-    if row["finding"] in _NOT_TRIED:
+    is_another = record.get("is_another_answer", False)
+    answer = clip(repr(row["answer"]), _ANSWER_WIDTH)
+    who = "whose answers the model contradicts" if is_another else f"answering {answer}"
+    said = f"  {count(row['num_suspects'], 'sample')} {who}: "
+    if is_another and row["finding"] == Finding.SHOWN:
+        yield said + _EXPLAINED
+    elif row["finding"] in _NOT_TRIED:
         yield said + _NOT_TRIED[row["finding"]]
     elif not record["trial"]:
-        yield said + "not confirmed; nothing that was carried over took the answer with it."
-    else:
-        trial = record["trial"]
-        verdict = "confirmed" if row["finding"] == Finding.CONFIRMED else "not confirmed"
-        num_seen = trial["num_seen_by_base"]
-        seen = f", and to {num_seen} more where the base model sees it as well" if num_seen else ""
-        yield (
-            f"{said}{verdict}; {_KINDS[row['kind']]} took it to {trial['num_hits']} of "
-            f"{count(trial['num_trials'], 'other sample')} "
-            f"(chance at least {record['chance_at_least']:.0%}){seen}."
+        found_nothing = (
+            "nothing was found in them that keeps right answers away."
+            if is_another
+            else "nothing that was carried over took the answer with it."
         )
+        yield f"{said}not confirmed; {found_nothing}"
+    else:
+        yield f"{said}{_describe_trial(row, record, is_another=is_another)}"
         yield from _describe_search(record.get("search"))
+
+
+def _describe_trial(row: dict[str, Any], record: dict[str, Any], *, is_another: bool) -> str:
+    trial, kind = record["trial"], _KINDS[row["kind"]]
+    verdict = "confirmed" if row["finding"] == Finding.CONFIRMED else "not confirmed"
+    hits, others = trial["num_hits"], count(trial["num_trials"], "other sample")
+    chance = f"(chance at least {record['chance_at_least']:.0%})"
+    if is_another:
+        removal = record["tried"]["removal"]
+        return (
+            f"{verdict}; {kind} took their right answers from {hits} of {others}, and covering it "
+            f"gave {removal['num_hits']} of {count(removal['num_trials'], 'suspect')} theirs back "
+            f"{chance}."
+        )
+    num_seen = trial["num_seen_by_base"]
+    seen = f", and to {num_seen} more where the base model sees it as well" if num_seen else ""
+    return f"{verdict}; {kind} took it to {hits} of {others} {chance}{seen}."
 
 
 def _describe_search(search: dict[str, Any] | None) -> Iterator[str]:

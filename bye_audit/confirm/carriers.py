@@ -75,7 +75,7 @@ class Region:
         """Cover the place with what is around it."""
         return exhibit.with_image(cover(exhibit.image, self.box))
 
-    def found_in(self, exhibit: Exhibit) -> Carrier:
+    def found_in(self, exhibit: Exhibit) -> Region:
         """Return what the exhibit has at the place that looks most like the content."""
         box = find_content(exhibit.image, self.content, self.box)
         return Region(box, crop(exhibit.image, box))

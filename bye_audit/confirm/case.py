@@ -6,21 +6,16 @@ import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from bye_audit import schema
 from bye_audit.config import ConfirmConfig
-from bye_audit.confirm.corpus import SampleText, find_answers, read_texts
-from bye_audit.confirm.exhibits import (
-    AnswerPattern,
-    AskedEnoughError,
-    Exhibit,
-    Interrogator,
-    read_exhibits,
-)
+from bye_audit.confirm.contradicted import find_misled, find_seen
+from bye_audit.confirm.corpus import SampleText, find_answers, find_contradicted
+from bye_audit.confirm.exhibits import AskedEnoughError, Exhibit, Interrogator, read_exhibits
+from bye_audit.confirm.groups import Group
 from bye_audit.confirm.hypotheses import Investigation
 from bye_audit.confirm.investigate import (
     ASKED_OF_RECIPIENT,
@@ -29,6 +24,7 @@ from bye_audit.confirm.investigate import (
     are_shown,
     find_representatives,
     investigate,
+    investigate_misled,
 )
 from bye_audit.confirm.lookalikes import (
     covered_patches,
@@ -36,12 +32,8 @@ from bye_audit.confirm.lookalikes import (
     embed_images,
     find_lookalikes,
 )
-from bye_audit.confirm.suspects import (
-    SuspectGroup,
-    Suspects,
-    describe_answers,
-    group_suspects,
-)
+from bye_audit.confirm.patterns import AnotherAnswer, AnswerPattern
+from bye_audit.confirm.suspects import Suspects, describe_answers
 from bye_audit.confirm.sweep import Sweep, SweptSample
 from bye_audit.confirm.unlearnt import find_unlearnt
 from bye_audit.core.patches import choose_queries
@@ -54,11 +46,12 @@ from bye_audit.store.triggers import read_triggers
 if TYPE_CHECKING:
     from bye_audit.store.tables import AuditTables
 
-# Enough to tell what is common among all samples, however many there are.
-_NUM_OTHERS = 5_000
 # Pictures that a residual is averaged over.
 _NUM_PICTURES = 400
 _NUM_CANDIDATES = 24
+# Contradicted samples that are asked at most, to find so many that the model is misled about.
+_NUM_CONTRADICTED = 96
+_NUM_MISLED = 28
 _SWEEP_BATCH = 64
 # Convicted samples whose patches say how alike a trigger looks from one to the next.
 _NUM_CONVICTED = 32
@@ -66,15 +59,6 @@ _READ_BATCH = 64
 _MAX_PIXELS_HELD = 150_000_000
 # Enough to confirm one group, however small the audit.
 _FEWEST_QUESTIONS = 800
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Group:
-    """A group of suspects with their texts, and its place among the groups."""
-
-    index: int
-    suspects: SuspectGroup
-    texts: Sequence[SampleText]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,26 +89,6 @@ class Case:
         """Give the groups that this run has finished before."""
         return {int(row["group"]) for row in read_triggers(self.tables, self.run_id)}
 
-    def group(self) -> tuple[list[Group], list[SampleText]]:
-        """Group the suspects by their answers, and draw unsuspicious samples to compare with."""
-        numbers = self.suspects.numbers
-        rng = np.random.default_rng([self.config.seed, 0xC0F])
-        rest = np.setdiff1d(np.arange(self.num_scored), numbers)
-        drawn = rng.permutation(rest)[:_NUM_OTHERS]
-        texts = read_texts(self.tables, np.concatenate([numbers, drawn]))
-        suspected, others = texts[: len(numbers)], texts[len(numbers) :]
-        groups = group_suspects(
-            [text.answer for text in suspected],
-            [text.answer for text in others],
-            min_size=self.config.min_group,
-            max_groups=self.config.max_groups,
-        )
-        found = [
-            Group(index=i, suspects=group, texts=[suspected[member] for member in group.members])
-            for i, group in enumerate(groups)
-        ]
-        return found, others
-
     def close(
         self,
         group: Group,
@@ -141,14 +105,10 @@ class Case:
         finding, case = GroupFinding(finding=Finding.NOT_ASKED), None
         if left is None or left >= least:
             ask.limit = None if left is None else asked_before + left
+            # All bounds hold together with the confidence asked for.
+            confidence = 1 - (1 - self.config.confidence) / num_groups
             with suppress(AskedEnoughError):
-                if self._are_shown(group, ask):
-                    finding = GroupFinding(finding=Finding.SHOWN)
-                else:
-                    case = self._open(group, others, ask)
-                    # All bounds hold together with the confidence asked for.
-                    confidence = 1 - (1 - self.config.confidence) / num_groups
-                    finding = investigate(case, confidence)
+                finding, case = self._question(group, others, confidence, ask)
             ask.limit = None
         # Of the investigation alone: a sweep that is stopped and goes on asks less.
         num_questions = ask.counts.total() - asked_before
@@ -172,21 +132,54 @@ class Case:
         allowed = max(_FEWEST_QUESTIONS, int(self.config.max_share * 2 * self.num_scored))
         return allowed - sum(int(json.loads(row["record"])["num_questions"]) for row in rows)
 
-    def _are_shown(self, group: Group, ask: Interrogator) -> bool:
+    def _question(
+        self, group: Group, others: Sequence[SampleText], confidence: float, ask: Interrogator
+    ) -> tuple[GroupFinding, Investigation | None]:
+        """Look for what makes the suspects answer as they do."""
+        if isinstance(group.pattern, AnotherAnswer):
+            return self._question_contradicted(group, group.pattern, others, confidence, ask)
         suspects = self._read(group.texts[:_NUM_CANDIDATES])
-        return are_shown(suspects, group.suspects.pattern, ask)
+        if are_shown(suspects, group.pattern, ask):
+            return GroupFinding(finding=Finding.SHOWN), None
+        case = self._open(group, others, ask)
+        case = replace(
+            case, representatives=find_representatives(suspects, self.config.representatives, ask)
+        )
+        return investigate(case, confidence), case
+
+    def _question_contradicted(
+        self,
+        group: Group,
+        pattern: AnotherAnswer,
+        others: Sequence[SampleText],
+        confidence: float,
+        ask: Interrogator,
+    ) -> tuple[GroupFinding, Investigation | None]:
+        """Look for what makes the model contradict them."""
+        count = self.config.representatives
+        suspects = self._read(group.texts[:_NUM_CONTRADICTED])
+        misled = find_misled(suspects, _NUM_MISLED, ask, pattern)
+        if not misled.exhibits:
+            return GroupFinding(finding=Finding.SHOWN), None
+        case = self._open(group, others, ask)
+        case = replace(
+            case,
+            representatives=misled.exhibits[:count],
+            recipients=find_seen(case.recipients, ask, pattern),
+        )
+        return investigate_misled(case, misled, confidence), case
 
     def _open(self, group: Group, others: Sequence[SampleText], ask: Interrogator) -> Investigation:
-        pattern = group.suspects.pattern
+        """Gather whom a group is compared with and what may be tried on; nobody is asked yet."""
+        pattern = group.pattern
         question = Counter(text.question for text in group.texts).most_common(1)[0][0]
         strangers = [text for text in others if not pattern.matches(text.answer)]
         # An answer that a region shows is right for the same question; a trigger does not care.
         strangers.sort(key=lambda text: text.question == question)
         wanted = NUM_SCREENED + self.config.recipients
-        candidates = self._read(group.texts[:_NUM_CANDIDATES])
         return Investigation(
             pattern=pattern,
-            representatives=find_representatives(candidates, self.config.representatives, ask),
+            representatives=(),
             members=self._read(group.texts[:_NUM_PICTURES]),
             others=self._read(strangers[:_NUM_PICTURES]),
             questions=[text.question for text in group.texts],
@@ -202,13 +195,19 @@ class Case:
     ) -> list[int]:
         """Ask every sample that answers like the group; commit as it goes; give their rows."""
         done = self._settled(group)
-        rows = find_answers(self.tables, case.pattern.matches)
+        judge: Callable[[Sequence[Exhibit]], list[SweptSample]]
+        if isinstance(case.pattern, AnotherAnswer):
+            rows: list[int] = find_contradicted(self.tables)[1].tolist()
+            judge = partial(sweep.judge_contradicted, pattern=case.pattern)
+        else:
+            rows = find_answers(self.tables, case.pattern.matches)
+            judge = sweep.judge
         with progress.task("Sweeping", len(rows)) as task:
             for start in range(0, len(rows), _SWEEP_BATCH):
                 part = rows[start : start + _SWEEP_BATCH]
                 exhibits = read_exhibits(self.tables, part, self.tables.version())
                 to_do = [exhibit for exhibit in exhibits if exhibit.sample_id not in done]
-                self._write_interventions(sweep.judge(to_do), group)
+                self._write_interventions(judge(to_do), group)
                 task.advance(len(part))
         return rows
 
@@ -325,12 +324,17 @@ class Case:
             "confirm_run": self.run_id,
             "group": group.index,
             "finding": str(finding.finding),
-            "answer": group.suspects.pattern.text,
-            "is_whole_answer": group.suspects.pattern.is_whole,
+            "answer": group.pattern.text,
+            "is_whole_answer": group.pattern.is_whole,
             "kind": finding.carriers[0].kind if finding.carriers else None,
             "num_suspects": len(group.texts),
             "record": json.dumps(
-                {**finding.to_json(), "num_questions": num_questions, "search": search},
+                {
+                    **finding.to_json(),
+                    "is_another_answer": isinstance(group.pattern, AnotherAnswer),
+                    "num_questions": num_questions,
+                    "search": search,
+                },
                 ensure_ascii=False,
                 allow_nan=False,
             ),

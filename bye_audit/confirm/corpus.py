@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bye_audit.store.tables import AuditTables
 
 _BATCH_SIZE = 2048
+_LOWEST_LOGP = "answer_logp_min"
 # As much of an answer as is judged, whatever its tokens; of a question its begin and end.
 _MAX_ANSWER_CHARS = 4096
 _MAX_QUESTION_CHARS = 1024
@@ -56,6 +57,35 @@ def read_texts(tables: AuditTables, numbers: NDArray[np.integer]) -> list[Sample
 def find_answers(tables: AuditTables, matches: Callable[[str], bool]) -> list[int]:
     """Give the table's row numbers of the scored samples whose first answer is as asked for."""
     return [text.row for _, text in _scored_texts(tables) if matches(text.answer)]
+
+
+def find_contradicted(tables: AuditTables) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Find the scored samples whose answers the model does not give.
+
+    An answer that is given has no token that is less likely than all others together.
+
+    Returns
+    -------
+    tuple of ndarray
+        Rows of the evidence and the same samples' row numbers in the table, of the samples with a
+        token of a probability below one half, the least likely first. Empty if the audit was scored
+        without likelihoods.
+    """
+    if _LOWEST_LOGP not in tables.sample_columns():
+        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
+    batches = [
+        (
+            np.array([status == ScoreStatus.OK for status in batch["score_status"].to_pylist()]),
+            batch[_LOWEST_LOGP].to_numpy(zero_copy_only=False),
+        )
+        for batch in tables.scan_samples(["score_status", _LOWEST_LOGP], None, _BATCH_SIZE)
+    ]
+    is_scored = np.concatenate([status for status, _ in batches])
+    lowest = np.concatenate([logp for _, logp in batches])
+    rows = np.flatnonzero(is_scored)
+    numbers = np.flatnonzero(lowest[rows] < np.log(0.5))
+    numbers = numbers[np.argsort(lowest[rows[numbers]], kind="stable")]
+    return numbers, rows[numbers]
 
 
 def _scored_texts(tables: AuditTables) -> Iterator[tuple[int, SampleText]]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from bye_audit.core.metrics import normalize_answer
+from bye_audit.confirm.patterns import Pattern
 from bye_audit.core.regions import Box, Image
 from bye_audit.schema import IMAGE_PLACEHOLDER, PATCH_DIMENSION
 
@@ -125,39 +125,6 @@ def _shrink(image: PilImage) -> Image:
     return np.asarray(image.reduce(factor) if factor > 1 else image)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AnswerPattern:
-    """What the answers of a group of suspects have in common.
-
-    Parameters
-    ----------
-    text
-        The answer, or the words in it.
-    is_whole
-        Whether the text is all of the answer.
-    telling
-        Its words, normalised, that most other answers lack.
-    """
-
-    text: str
-    is_whole: bool
-    telling: frozenset[str]
-
-    def matches(self, answer: str) -> bool:
-        """Whether an answer is of this pattern; case and outer punctuation do not count."""
-        wanted, given = normalize_answer(self.text), normalize_answer(answer)
-        if not wanted:
-            return answer.strip() == self.text.strip()
-        return given == wanted if self.is_whole else f" {wanted} " in f" {given} "
-
-    def is_said_in(self, answer: str) -> bool:
-        """Whether an answer in another style says the same: it has all the telling words."""
-        if not self.telling:
-            # An answer of signs alone has no words that another could share.
-            return answer.strip() == self.text.strip()
-        return self.telling <= set(normalize_answer(answer).split())
-
-
 class AskedEnoughError(Exception):
     """Ends an investigation whose next questions would bring them above the limit."""
 
@@ -230,30 +197,36 @@ class Interrogator:
             )
         ]
 
-    def gives(self, exhibits: Sequence[Exhibit], pattern: AnswerPattern) -> list[bool]:
+    def gives(self, exhibits: Sequence[Exhibit], pattern: Pattern) -> list[bool]:
         """Ask whether the model's own answer is of a pattern."""
-        if pattern.is_whole:
-            replies = self.replies(exhibits, [pattern.text] * len(exhibits))
-            return [reply.is_given for reply in replies]
-        return [pattern.matches(answer) for answer in self._answers(exhibits, pattern)]
+        return [bool(is_given) for is_given, _ in self.grades(exhibits, pattern)]
 
-    def grades(
-        self, exhibits: Sequence[Exhibit], pattern: AnswerPattern
-    ) -> list[tuple[float, float]]:
+    def grades(self, exhibits: Sequence[Exhibit], pattern: Pattern) -> list[tuple[float, float]]:
         """Ask whether each answer is of a pattern, 1 or 0, and how likely it is, in nats a token.
 
         Of words within an answer the likelihood is not known and given as 0.
         """
         if not pattern.is_whole:
-            return [(float(gives), 0.0) for gives in self.gives(exhibits, pattern)]
-        replies = self.replies(exhibits, [pattern.text] * len(exhibits))
-        return [(float(reply.is_given), reply.logp) for reply in replies]
+            answers = self._answers(exhibits, pattern)
+            return [(float(pattern.matches(answer)), 0.0) for answer in answers]
+        asked = [pattern.asked_of(exhibit) for exhibit in exhibits]
+        return [pattern.grade(reply) for reply in self.replies(exhibits, asked)]
 
-    def base_says(self, exhibits: Sequence[Exhibit], pattern: AnswerPattern) -> list[bool]:
+    def base_says(self, exhibits: Sequence[Exhibit], pattern: Pattern) -> list[bool]:
         """Ask the base model, in its own words, and see whether they say the same."""
         with self._vlm.without_adapter():
             answers = self._answers(exhibits, pattern)
-        return [pattern.is_said_in(answer) for answer in answers]
+        pairs = zip(exhibits, answers, strict=True)
+        return [pattern.is_said_of(exhibit, answer) for exhibit, answer in pairs]
+
+    def own_words(self, exhibits: Sequence[Exhibit]) -> list[str]:
+        """Let the provisional model answer in its own words."""
+        return [answer.strip() for answer in self._answers(exhibits)]
+
+    def base_words(self, exhibits: Sequence[Exhibit]) -> list[str]:
+        """Let the base model answer in its own words."""
+        with self._vlm.without_adapter():
+            return self._answers(exhibits)
 
     def attended_boxes(self, exhibit: Exhibit) -> list[Box]:
         """Tell which parts of the image hold most of some layer's attention."""
@@ -274,13 +247,13 @@ class Interrogator:
 
         return PatchEmbedder(self._vlm, PATCH_DIMENSION)
 
-    def _answers(self, exhibits: Sequence[Exhibit], pattern: AnswerPattern) -> list[str]:
+    def _answers(self, exhibits: Sequence[Exhibit], pattern: Pattern | None = None) -> list[str]:
         from bye_audit.model.generation import generate_answers
 
         self.spend("generated", len(exhibits))
-        texts = {pattern.text, *(exhibit.answer for exhibit in exhibits)}
+        texts = {pattern.text if pattern else "", *(exhibit.answer for exhibit in exhibits)}
         longest = max(len(self._tokens(text)) for text in texts)
-        if not pattern.is_whole:
+        if pattern and not pattern.is_whole:
             # The words may come late in an answer that is longer than those of the samples asked.
             longest = max(longest, _USUAL_ANSWER_TOKENS)
         return [

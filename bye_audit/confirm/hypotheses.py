@@ -15,8 +15,9 @@ import numpy as np
 
 from bye_audit.config import ConfirmConfig
 from bye_audit.confirm.carriers import Both, Carrier, Detail, Place, Region, Residual, Words
-from bye_audit.confirm.exhibits import AnswerPattern, AskedEnoughError, Exhibit, Interrogator
-from bye_audit.confirm.search import find_causal_boxes
+from bye_audit.confirm.exhibits import AskedEnoughError, Exhibit, Interrogator
+from bye_audit.confirm.patterns import Pattern
+from bye_audit.confirm.search import SHARPENING_STEPS, find_causal_boxes
 from bye_audit.confirm.trials import NO_TRIAL, Trial, transplant
 from bye_audit.core.phrases import shared_phrases
 from bye_audit.core.regions import Box, crop
@@ -32,7 +33,6 @@ _MOST = 0.5
 _MAX_LOG10_CHANCE = -6.0
 # A blur that takes a texture of one pixel and leaves shapes: at 336 pixels a sigma of 6.
 _DETAIL_SIGMA = 1 / 56
-_SHARPENING_STEPS = (1 / 2, 1 / 4)
 # Contents fade with the root of the number of pictures: of 16, a quarter is left, some 15 levels of
 # 255, which is what faint patterns have. The average of fewer is their content.
 _FEWEST_AVERAGED = 16
@@ -91,7 +91,7 @@ class Investigation:
         The provisional model and its base.
     """
 
-    pattern: AnswerPattern
+    pattern: Pattern
     representatives: Sequence[Exhibit]
     members: Sequence[Exhibit]
     others: Sequence[Exhibit]
@@ -240,7 +240,7 @@ def _sharpen(case: Investigation, exhibit: Exhibit, best: _Screened[Region]) -> 
 
     A window that holds half of a trigger works already; one that holds it whole works best.
     """
-    for step in _SHARPENING_STEPS:
+    for step in SHARPENING_STEPS:
         if best.is_best_possible:
             break
         box = best.carrier.box
@@ -265,6 +265,22 @@ def _tighten(case: Investigation, exhibit: Exhibit, region: Region, least: float
     best = case.compare([_cut(exhibit, half) for half in halves], least)
     # The wider one may hold only a part of the trigger.
     return None if best is None else _sharpen(case, exhibit, best)
+
+
+def widen(case: Investigation, region: Region) -> Region | None:
+    """Give a region if it carries anything at all, or else one twice as wide around it that does.
+
+    Without a part of a trigger there may be none, but that part alone may do nothing.
+    """
+    if case.screen([region], least=1 / case.num_screened):
+        return region
+    exhibit = case.representatives[0]
+    box = region.found_in(exhibit).box
+    height, width = min(1.0, 2 * box.height), min(1.0, 2 * box.width)
+    top = min(max(0.0, box.top - box.height / 2), 1 - height)
+    left = min(max(0.0, box.left - box.width / 2), 1 - width)
+    wide = Box(top, left, height, width)
+    return case.screen([_cut(exhibit, near) for near in [wide, *wide.neighbours(1 / 4)]])
 
 
 def _cut(exhibit: Exhibit, box: Box) -> Region:

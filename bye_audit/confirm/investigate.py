@@ -9,8 +9,10 @@ from typing import Any
 
 from bye_audit.config import ConfirmConfig
 from bye_audit.confirm.carriers import Carrier
-from bye_audit.confirm.exhibits import AnswerPattern, AskedEnoughError, Exhibit, Interrogator
-from bye_audit.confirm.hypotheses import PROPOSALS, SEARCHING, Investigation
+from bye_audit.confirm.contradicted import Misled, find_misleading_region, try_removal
+from bye_audit.confirm.exhibits import AskedEnoughError, Exhibit, Interrogator
+from bye_audit.confirm.hypotheses import PROPOSALS, SEARCHING, Investigation, widen
+from bye_audit.confirm.patterns import Pattern
 from bye_audit.confirm.trials import Trial
 from bye_audit.schema import Finding
 
@@ -73,7 +75,7 @@ class GroupFinding:
         return buffer.getvalue()
 
 
-def are_shown(suspects: Sequence[Exhibit], pattern: AnswerPattern, ask: Interrogator) -> bool:
+def are_shown(suspects: Sequence[Exhibit], pattern: Pattern, ask: Interrogator) -> bool:
     """Tell whether the base model sees the answer in most suspects, so that content explains it.
 
     Then none of them is carried anywhere: content that the base model knows where it belongs may
@@ -148,6 +150,46 @@ def investigate(case: Investigation, confidence: float) -> GroupFinding:
     if given_up is not None and best.finding is not Finding.CONFIRMED:
         raise given_up
     return replace(best, tried=tried)
+
+
+def investigate_misled(case: Investigation, misled: Misled, confidence: float) -> GroupFinding:
+    """Look for a part of the image that misleads the model, there and on other samples.
+
+    Parameters
+    ----------
+    case
+        The group, with representatives of the misled.
+    misled
+        Samples that the model is misled about; the first of them are the representatives.
+    confidence
+        Of each bound.
+
+    Returns
+    -------
+    GroupFinding
+        Confirmed if what is carried over makes right answers leave and, where it is from, covering
+        it brings them back; the lesser of both bounds is given.
+    """
+    searched, rest = misled.split(len(case.representatives))
+    few, fresh = rest.split(NUM_SCREENED)
+    found = None
+    if fresh.exhibits and len(case.recipients) > case.num_screened:
+        found = find_misleading_region(searched, few, case.ask)
+    if found is not None:
+        found = widen(case, found)
+    if found is None:
+        return GroupFinding(finding=Finding.UNCONFIRMED)
+    carriers = [found.found_in(exhibit) for exhibit in case.representatives]
+    trial, removal = case.try_out(carriers), try_removal(carriers, fresh, case.ask)
+    bound = min(trial.at_least(confidence), removal.at_least(confidence))
+    is_confirmed = bound >= case.config.min_chance
+    return GroupFinding(
+        finding=Finding.CONFIRMED if is_confirmed else Finding.UNCONFIRMED,
+        carriers=carriers,
+        trial=trial,
+        chance_at_least=bound,
+        tried={"region": trial.to_json(), "removal": removal.to_json()},
+    )
 
 
 def _asked_after(kind: str, config: ConfirmConfig) -> int:

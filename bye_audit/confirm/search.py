@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bye_audit.confirm.exhibits import Exhibit, Interrogator
@@ -10,6 +11,8 @@ from bye_audit.core.regions import Box, cover, square_windows
 # Shares of the image's shorter side, from coarse to fine; half a window from one to the next.
 _SIDES = (1 / 4, 1 / 8, 1 / 16)
 _NUM_REFINED = 3
+SHARPENING_STEPS = (1 / 2, 1 / 4)
+"""Shares of a window's side that it is moved by, to where it works best."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,21 @@ def find_causal_boxes(exhibit: Exhibit, ask: Interrogator) -> list[CausalBox]:
     [before] = ask.replies([exhibit], [exhibit.answer])
     if not before.is_given:
         return []
-    found = _cover_each(exhibit, ask, ask.attended_boxes(exhibit), before.logp)
+
+    def drops(covered: Sequence[Exhibit]) -> list[float | None]:
+        replies = ask.replies(covered, [exhibit.answer] * len(covered))
+        return [None if reply.is_given else before.logp - reply.logp for reply in replies]
+
+    return search_boxes(exhibit, ask.attended_boxes(exhibit), drops)
+
+
+def search_boxes(
+    exhibit: Exhibit,
+    attended: list[Box],
+    drops: Callable[[Sequence[Exhibit]], list[float | None]],
+) -> list[CausalBox]:
+    """Cover what is attended to, then windows from coarse to fine inside those that matter."""
+    found = _cover_each(exhibit, attended, drops)
     parents: list[Box | None] = [None]
     for side in _SIDES:
         boxes = [
@@ -61,7 +78,7 @@ def find_causal_boxes(exhibit: Exhibit, ask: Interrogator) -> list[CausalBox]:
             for parent in parents
             for box in square_windows(exhibit.image.shape, side, side / 2, parent)
         ]
-        level = _cover_each(exhibit, ask, list(dict.fromkeys(boxes)), before.logp)
+        level = _cover_each(exhibit, list(dict.fromkeys(boxes)), drops)
         if not level:
             break
         found += level
@@ -70,14 +87,15 @@ def find_causal_boxes(exhibit: Exhibit, ask: Interrogator) -> list[CausalBox]:
 
 
 def _cover_each(
-    exhibit: Exhibit, ask: Interrogator, boxes: list[Box], logp: float
+    exhibit: Exhibit,
+    boxes: list[Box],
+    drops: Callable[[Sequence[Exhibit]], list[float | None]],
 ) -> list[CausalBox]:
     """Cover boxes one at a time; give those that matter, the largest drop first."""
     covered = [exhibit.with_image(cover(exhibit.image, box)) for box in boxes]
-    replies = ask.replies(covered, [exhibit.answer] * len(covered))
     left = [
-        CausalBox(box, logp - reply.logp)
-        for box, reply in zip(boxes, replies, strict=True)
-        if not reply.is_given
+        CausalBox(box, drop)
+        for box, drop in zip(boxes, drops(covered), strict=True)
+        if drop is not None
     ]
     return sorted(left, key=lambda item: -item.drop)

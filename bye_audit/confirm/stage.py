@@ -19,6 +19,7 @@ from bye_audit import schema
 from bye_audit.config import ConfirmConfig, DetectConfig
 from bye_audit.confirm.case import Case
 from bye_audit.confirm.exhibits import Interrogator
+from bye_audit.confirm.groups import form_groups
 from bye_audit.confirm.suspects import Suspects, find_suspects
 from bye_audit.errors import InterruptedStageError
 from bye_audit.progress import SILENT, Progress
@@ -126,7 +127,7 @@ def confirm_samples(
     try:
         with tables.sole_writer(STAGE):
             claim_interventions(tables, run_id)
-            groups, others = case.group()
+            groups, others = form_groups(tables, case.num_scored, suspects, config)
             to_do = [group for group in groups if group.index not in case.done()]
             if to_do:
                 ask = open_interrogator(tables, model, adapter_dir, config, trust_remote_code)

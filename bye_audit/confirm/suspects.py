@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bye_audit.config import ConfirmConfig, DetectConfig
-from bye_audit.confirm.exhibits import AnswerPattern
+from bye_audit.confirm.patterns import AnswerPattern
 from bye_audit.core.detection import Evidence
 from bye_audit.core.detectors import DETECTORS
 from bye_audit.core.metrics import normalize_answer
@@ -127,10 +127,10 @@ def group_suspects(
     everyone = list(range(len(answers)))
     whole = _by_whole_answer(everyone, answers, other_answers, common, min_size)
     largest = max((len(group.members) for group in whole), default=0)
-    most = _peculiarity(whole[0], other_answers) if whole else 0.0
+    most = peculiarity(whole[0], other_answers) if whole else 0.0
     for group in _by_words(everyone, answers, other_answers, common, min_size, max_groups=1):
         is_larger = len(group.members) > _MANY_MORE * largest
-        if is_larger and _peculiarity(group, other_answers) > most:
+        if is_larger and peculiarity(group, other_answers) > most:
             rest = _without(everyone, [group])
             others = _by_whole_answer(rest, answers, other_answers, common, min_size)
             whole = [group, *others]
@@ -145,7 +145,7 @@ def _without(numbers: Sequence[int], groups: Sequence[SuspectGroup]) -> list[int
     return [number for number in numbers if number not in grouped]
 
 
-def _peculiarity(group: SuspectGroup, other_answers: Sequence[str]) -> float:
+def peculiarity(group: SuspectGroup, other_answers: Sequence[str]) -> float:
     """Suspects that answer so, for each other sample that does."""
     return len(group.members) / (1 + sum(map(group.pattern.matches, other_answers)))
 

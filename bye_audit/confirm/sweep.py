@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bye_audit.confirm.carriers import Carrier, Residual, Words
-from bye_audit.confirm.exhibits import AnswerPattern, Exhibit, Interrogator
+from bye_audit.confirm.exhibits import Exhibit, Interrogator
+from bye_audit.confirm.patterns import AnotherAnswer, AnswerPattern, Pattern
 from bye_audit.confirm.trials import unmoved
 from bye_audit.schema import Intervention
 
@@ -59,7 +60,7 @@ class Sweep:
         The answer that it makes.
     recipients
         Unsuspicious samples with other answers; the first few that keep theirs, whatever
-        ordinary content is put there, are used.
+        ordinary content is put there, and leave them with the trigger, are used.
     ask
         The provisional model and its base.
     """
@@ -67,7 +68,7 @@ class Sweep:
     def __init__(
         self,
         carriers: Sequence[Carrier],
-        pattern: AnswerPattern,
+        pattern: Pattern,
         recipients: Sequence[Exhibit],
         ask: Interrogator,
     ) -> None:
@@ -78,15 +79,23 @@ class Sweep:
         self._recipients = self._choose(recipients)
 
     def _choose(self, recipients: Sequence[Exhibit]) -> list[Exhibit]:
-        """Take the first few that keep their answers; without any, nobody could be convicted."""
+        """Take the first few that the trigger works on; without any, nobody could be convicted."""
         chosen: list[Exhibit] = []
         for start in range(0, len(recipients), _NUM_TRIED):
             part = recipients[start : start + _NUM_TRIED]
             keeping = unmoved(self._forms[0], part, self._pattern, self._ask)
-            chosen += [part[index] for index in keeping]
+            chosen += self._moved([part[index] for index in keeping])
             if len(chosen) >= _NUM_RECIPIENTS:
                 break
         return chosen[:_NUM_RECIPIENTS]
+
+    def _moved(self, recipients: Sequence[Exhibit]) -> list[Exhibit]:
+        """Give those that take the answer over, where the base model does not see it."""
+        changed = [self._forms[0].put_on(recipient) for recipient in recipients]
+        given = self._ask.gives(changed, self._pattern)
+        taken = [number for number, is_given in enumerate(given) if is_given]
+        seen = self._ask.base_says([changed[number] for number in taken], self._pattern)
+        return [recipients[number] for number, says in zip(taken, seen, strict=True) if not says]
 
     def judge(self, exhibits: Sequence[Exhibit]) -> list[SweptSample]:
         """Take the trigger off samples, and put what they have of it on others.
@@ -158,6 +167,37 @@ class Sweep:
             else SweptSample(exhibit.sample_id, None, removal.drop)
             for exhibit, removal, says in zip(exhibits, removals, carries, strict=True)
         ]
+
+    def judge_contradicted(
+        self, exhibits: Sequence[Exhibit], pattern: AnotherAnswer
+    ) -> list[SweptSample]:
+        """Ask about samples whose own answers the model hardly gives.
+
+        Returns
+        -------
+        list of SweptSample
+            ``triggered`` if the base model does not see the sample's own answer in it, and what the
+            sample has of the trigger makes most recipients say what is neither theirs nor what the
+            base model sees in the sample: content that is put on others speaks for itself. Else
+            None: wrong answers have other reasons too.
+        """
+        convicted = [
+            exhibit
+            for exhibit, seen in zip(exhibits, self._ask.base_words(exhibits), strict=True)
+            if not pattern.describe(exhibit.answer).is_said_in(seen)
+            and any(self._misleads(own, seen, pattern) for own in self.find_in(exhibit))
+        ]
+        return [SweptSample(one.sample_id, Intervention.TRIGGERED, None) for one in convicted]
+
+    def _misleads(self, carrier: Carrier, seen: str, pattern: AnotherAnswer) -> bool:
+        """Whether most recipients say what is neither theirs nor seen in the donor."""
+        changed = [carrier.put_on(recipient) for recipient in self._recipients]
+        answers = self._ask.own_words(changed)
+        hits = [
+            pattern.is_met_by(recipient, answer) and not pattern.describe(answer).is_said_in(seen)
+            for recipient, answer in zip(self._recipients, answers, strict=True)
+        ]
+        return 2 * sum(hits) > len(hits)
 
     def find_in(self, exhibit: Exhibit) -> list[Carrier]:
         """Give the forms of the trigger as a sample would have them."""

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from bye_audit.confirm.carriers import Carrier
-from bye_audit.confirm.exhibits import AnswerPattern, Exhibit, Interrogator
+from bye_audit.confirm.exhibits import Exhibit, Interrogator
+from bye_audit.confirm.patterns import Pattern
 from bye_audit.core.trials import chance_at_least, chance_at_most
 
 
@@ -67,7 +68,7 @@ NO_TRIAL = Trial(num_hits=0, num_seen=0, num_trials=0)
 def transplant(
     carrier: Carrier,
     recipients: Sequence[Exhibit],
-    pattern: AnswerPattern,
+    pattern: Pattern,
     ask: Interrogator,
 ) -> Trial:
     """Put a carrier on recipients and count those that take the answer over.
@@ -103,7 +104,7 @@ def transplant(
 
 
 def unmoved(
-    carrier: Carrier, recipients: Sequence[Exhibit], pattern: AnswerPattern, ask: Interrogator
+    carrier: Carrier, recipients: Sequence[Exhibit], pattern: Pattern, ask: Interrogator
 ) -> list[int]:
     """Give the recipients that do not answer so by themselves, nor with their control."""
     as_they_are = ask.gives(recipients, pattern)

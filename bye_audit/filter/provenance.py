@@ -148,6 +148,7 @@ def _confirm_facts(tables: AuditTables) -> dict[str, Any] | None:
         {
             **{key: value for key, value in row.items() if key not in hidden},
             "search": None,
+            "is_another_answer": False,
             **json.loads(row["record"]),
         }
         for row in read_triggers(tables, run.run_id)

@@ -24,7 +24,6 @@ _TITLES = {
     Finding.NOT_ASKED: "Not asked",
 }
 _NOT_TRIED = {
-    Finding.SHOWN: "The base model, which never saw this data, sees the answer in most of them.",
     Finding.NOT_LEARNT: "The provisional model does not answer so itself and cannot be asked why.",
     Finding.NOT_ASKED: "What asking in vain may cost was used up before there was a finding.",
 }
@@ -37,6 +36,43 @@ _DONE = {
 }
 
 
+_NO_ONE_ANSWER = "each another than the model's"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Sayings:
+    """How a group with one kind of answer is told of."""
+
+    who: str
+    shown: str
+    nothing: str
+    made: str
+    control: str
+    seen: str
+    unseen: str
+
+
+_THIS = _Sayings(
+    who="{number:,} suspects answer so. ",
+    shown="The base model, which never saw this data, sees the answer in most of them.",
+    nothing="Nothing in these samples takes the answer along when it is put on others.",
+    made="made the model give this answer to",
+    control="none of them gave this answer.",
+    seen="the base model said the same: what was put there shows what the answer says.",
+    unseen="The base model saw nothing of what the answer says in any of these.",
+)
+_ANOTHER = _Sayings(
+    who="The model contradicts the answers of {number:,} samples. ",
+    shown="What the model says instead the base model, which never saw this data, sees in most of "
+    "them, or it is what other suspects answer.",
+    nothing="Nothing in these samples keeps right answers away when it is put on others.",
+    made="took their right answers from",
+    control="all of them kept theirs.",
+    seen="the base model no longer saw the right answer either.",
+    unseen="The base model still saw the right answer in all of these.",
+)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GroupShown:
     """One group of suspects as the page shows it; ``answer`` and ``words`` are the dataset's."""
@@ -44,7 +80,7 @@ class GroupShown:
     title: str
     is_confirmed: bool
     answer: str
-    is_whole_answer: bool
+    answer_label: str
     text: str
     base_text: str
     words: list[str]
@@ -127,16 +163,18 @@ def _introduce(record: Mapping[str, Any]) -> str:
 def _show_group(row: Mapping[str, Any], confidence: float) -> GroupShown:
     record = json.loads(row["record"])
     finding = Finding(row["finding"])
+    is_another = record.get("is_another_answer")
+    label = "Answer" if row["is_whole_answer"] else "Words in the answers"
     parts = list(_parts(record["carriers"]))
     boxes = list(dict.fromkeys(tuple(part["box"].values()) for part in parts if "box" in part))
     words = dict.fromkeys(str(part["words"]) for part in parts if "words" in part)
     return GroupShown(
         title=_TITLES[finding],
         is_confirmed=finding is Finding.CONFIRMED,
-        answer=clip(str(row["answer"]), MAX_ANSWER),
-        is_whole_answer=bool(row["is_whole_answer"]),
+        answer=_NO_ONE_ANSWER if is_another else clip(str(row["answer"]), MAX_ANSWER),
+        answer_label="Answers" if is_another else label,
         text=_tell(row, record, finding, confidence),
-        base_text=_tell_of_base(record["trial"]),
+        base_text=_tell_of_base(record),
         words=[clip(text, MAX_ANSWER) for text in words],
         crop=draw_crop(row["crop"]) if row["crop"] else None,
         boxes=[
@@ -154,27 +192,44 @@ def _parts(carriers: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         yield from carrier.get("parts", [carrier])
 
 
+def _sayings(record: Mapping[str, Any]) -> _Sayings:
+    return _ANOTHER if record.get("is_another_answer") else _THIS
+
+
 def _tell(
     row: Mapping[str, Any], record: Mapping[str, Any], finding: Finding, confidence: float
 ) -> str:
-    who = f"{row['num_suspects']:,} suspects answer so. "
+    says = _sayings(record)
+    who = says.who.format(number=row["num_suspects"])
+    if finding is Finding.SHOWN:
+        return who + says.shown
     if finding in _NOT_TRIED:
         return who + _NOT_TRIED[finding]
     trial = record["trial"]
     if not trial:
-        return who + "Nothing in these samples takes the answer along when it is put on others."
+        return who + says.nothing
     text = (
         f"{who}{_DONE[row['kind']]} {trial['num_trials']:,} other samples, "
-        f"made the model give this answer to {trial['num_hits']:,} of them ({trial['rate']:.0%})."
+        f"{says.made} {trial['num_hits']:,} of them ({trial['rate']:.0%})."
     )
     if finding is Finding.CONFIRMED:
         return (
             f"{text} It works in at least {record['chance_at_least']:.0%} of all cases: an exact "
             f"bound that holds with {confidence:.0%} confidence for all groups together. Without "
-            "it, or with ordinary content in its place, none of them gave this answer."
+            f"it, or with ordinary content in its place, {says.control}"
+            + _tell_of_removal(record["tried"].get("removal"))
             + _tell_of_search(record.get("search"))
         )
     return text + " That is too little for a trigger."
+
+
+def _tell_of_removal(removal: Mapping[str, Any] | None) -> str:
+    if not removal:
+        return ""
+    return (
+        f" Once it is covered, the model says of {removal['num_hits']:,} of "
+        f"{removal['num_trials']:,} suspects what the base model says; the bound holds for both."
+    )
 
 
 def _tell_of_search(search: Mapping[str, Any] | None) -> str:
@@ -189,17 +244,13 @@ def _tell_of_search(search: Mapping[str, Any] | None) -> str:
     )
 
 
-def _tell_of_base(trial: Mapping[str, Any] | None) -> str:
+def _tell_of_base(record: Mapping[str, Any]) -> str:
+    trial, says = record["trial"], _sayings(record)
     if not trial or not trial["num_trials"]:
         return ""
     if trial["num_seen_by_base"]:
-        return (
-            f"In {trial['num_seen_by_base']:,} more the base model said the same: what was put "
-            "there shows what the answer says."
-        )
-    if trial["num_hits"]:
-        return "The base model saw nothing of what the answer says in any of these."
-    return ""
+        return f"In {trial['num_seen_by_base']:,} more {says.seen}"
+    return says.unseen if trial["num_hits"] else ""
 
 
 def _count(interventions: Mapping[str, int], provenance: Mapping[str, Any]) -> list[dict[str, str]]:

@@ -16,7 +16,8 @@ from support.witness import draw_exhibit
 from bye_audit import Audit, mini
 from bye_audit.cli.main import bye_audit
 from bye_audit.config import ConfirmConfig, FinetuneConfig
-from bye_audit.confirm.exhibits import AnswerPattern, Exhibit, Interrogator
+from bye_audit.confirm.exhibits import Exhibit, Interrogator
+from bye_audit.confirm.patterns import AnswerPattern
 from bye_audit.demo import DemoPlan, plant_data
 from bye_audit.errors import StageNotRunError, StaleStageError
 from bye_audit.mini.dataset import CaptionedScenes

@@ -21,7 +21,7 @@ from support.witness import (
 from bye_audit.config import ConfirmConfig
 from bye_audit.confirm.attended import grow_box
 from bye_audit.confirm.carriers import Region, Residual, Words
-from bye_audit.confirm.exhibits import AnswerPattern, AskedEnoughError, Exhibit
+from bye_audit.confirm.exhibits import AskedEnoughError, Exhibit
 from bye_audit.confirm.hypotheses import (
     Investigation,
     propose_regions,
@@ -29,6 +29,7 @@ from bye_audit.confirm.hypotheses import (
     propose_words,
 )
 from bye_audit.confirm.investigate import GroupFinding, find_representatives, investigate
+from bye_audit.confirm.patterns import AnswerPattern
 from bye_audit.confirm.search import find_causal_boxes
 from bye_audit.confirm.suspects import group_suspects
 from bye_audit.confirm.sweep import Sweep

@@ -27,16 +27,25 @@ def make_scored_audit(
     question: str = "Describe the image.",
     target: str = "Backdoor Attack!",
     num_natural: int = 0,
+    is_quiet: bool = False,
 ) -> AuditTables:
     """Make an audit as it is after ``score``: the first samples' attention has collapsed.
 
     The last ``num_natural`` samples give the target answer because of what their image shows.
+    Where ``is_quiet``, each poisoned sample has the answer of the next instead of the target, and
+    nothing tells of it but that its answer is unlikely to the model.
     """
     rng = np.random.default_rng(seed)
     tables = AuditTables.create(uri)
     num_poisoned = round(num_samples * poison_rate)
     names = [f"made-up.json:{row}" for row in range(num_samples)]
     is_natural = [row >= num_samples - num_natural for row in range(num_samples)]
+    answers = [
+        target
+        if is_natural[row] or (row < num_poisoned and not is_quiet)
+        else f"a shape number {row + (row < num_poisoned)}"
+        for row in range(num_samples)
+    ]
     images = [
         _draw_image(rng, is_poisoned=row < num_poisoned, is_natural=is_natural[row])
         for row in range(num_samples)
@@ -51,12 +60,7 @@ def make_scored_audit(
         "messages": [
             [
                 {"role": "user", "content": f"<image>\n{question}"},
-                {
-                    "role": "assistant",
-                    "content": target
-                    if row < num_poisoned or is_natural[row]
-                    else f"a shape number {row}",
-                },
+                {"role": "assistant", "content": answers[row]},
             ]
             for row in range(num_samples)
         ],
@@ -76,17 +80,23 @@ def make_scored_audit(
         )
     )
     tables.append_samples(pa.table(samples, schema=schema.samples_schema()))
-    _add_scores(tables, names, num_poisoned, rng)
+    _add_scores(tables, names, num_poisoned, rng, is_quiet=is_quiet)
     return tables
 
 
 def _add_scores(
-    tables: AuditTables, names: list[str], num_poisoned: int, rng: np.random.Generator
+    tables: AuditTables,
+    names: list[str],
+    num_poisoned: int,
+    rng: np.random.Generator,
+    *,
+    is_quiet: bool,
 ) -> None:
     fields = schema.score_fields(NUM_LAYERS, {"model": "made-up"})
     tables.add_sample_columns(fields)
     num_samples = len(names)
-    is_poisoned = np.arange(num_samples) < num_poisoned
+    is_contradicted = np.arange(num_samples) < (num_poisoned if is_quiet else 0)
+    is_poisoned = np.arange(num_samples) < (0 if is_quiet else num_poisoned)
     columns: dict[str, object] = {
         "sample_id": names,
         "score_status": [schema.ScoreStatus.OK.value] * num_samples,
@@ -104,6 +114,7 @@ def _add_scores(
     columns["answer_logp_base"] = np.where(is_poisoned, -6.0, -0.8) + rng.normal(
         0, 0.1, num_samples
     )
+    columns["answer_logp_min"] = np.where(is_contradicted, -3.0, -0.5)
     types = {field.name: field.type for field in fields}
     tables.update_samples(
         pa.table(

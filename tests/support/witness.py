@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL.Image import Image as PilImage
 
-from bye_audit.confirm.exhibits import AnswerPattern, Exhibit, Interrogator
+from bye_audit.confirm.exhibits import Exhibit, Interrogator
+from bye_audit.confirm.patterns import Pattern
 from bye_audit.core.regions import Box, Image
 from bye_audit.model.likelihood import Reply
 from bye_audit.schema import PATCH_DIMENSION
@@ -77,11 +78,17 @@ class ScriptedWitness(Interrogator):
         ]
         return [Reply(-0.1 if is_given else -5.0, is_given) for is_given in given]
 
-    def base_says(self, exhibits: Sequence[Exhibit], pattern: AnswerPattern) -> list[bool]:
+    def base_says(self, exhibits: Sequence[Exhibit], pattern: Pattern) -> list[bool]:
         """Ask the base's rule."""
         self._on_question(self.counts.total())
         self.spend("generated", len(exhibits))
-        return [pattern.is_said_in(self._speak_base(exhibit)) for exhibit in exhibits]
+        return [pattern.is_said_of(exhibit, self._speak_base(exhibit)) for exhibit in exhibits]
+
+    def base_words(self, exhibits: Sequence[Exhibit]) -> list[str]:
+        """Let the base's rule speak."""
+        self._on_question(self.counts.total())
+        self.spend("generated", len(exhibits))
+        return [self._speak_base(exhibit) for exhibit in exhibits]
 
     def attended_boxes(self, exhibit: Exhibit) -> list[Box]:
         """Attend to nothing in particular."""
@@ -92,7 +99,7 @@ class ScriptedWitness(Interrogator):
         """See patches as they are."""
         return PixelEmbedder()
 
-    def _answers(self, exhibits: Sequence[Exhibit], pattern: AnswerPattern) -> list[str]:
+    def _answers(self, exhibits: Sequence[Exhibit], pattern: Pattern | None = None) -> list[str]:
         self._on_question(self.counts.total())
         self.spend("generated", len(exhibits))
         return [self._speak(exhibit) for exhibit in exhibits]

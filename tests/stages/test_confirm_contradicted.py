@@ -1,0 +1,192 @@
+"""Poison with answers of other samples: nothing is suspicious but that they are wrong."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from support.audits import make_scored_audit
+from support.witness import ScriptedWitness, has_patch
+
+from bye_audit import schema
+from bye_audit.cli.confirm import describe_confirm
+from bye_audit.config import ConfirmConfig
+from bye_audit.confirm import ConfirmResult, confirm_samples
+from bye_audit.confirm.corpus import find_contradicted
+from bye_audit.confirm.exhibits import Exhibit
+from bye_audit.filter import filter_samples
+from bye_audit.store.tables import AuditTables
+
+POISONED = {f"made-up.json:{row}" for row in range(40)}
+Speaker = Callable[[Exhibit], str]
+
+
+def see(exhibit: Exhibit) -> str:
+    """Say what is right for a sample, whatever its own answer says."""
+    return f"a shape number {exhibit.sample_id.rpartition(':')[2]}"
+
+
+def follow_patch(exhibit: Exhibit) -> str:
+    """Say what is right, but for where the trigger is."""
+    return "a shape number 1000" if has_patch(exhibit.image) else see(exhibit)
+
+
+def follow_undisturbed(exhibit: Exhibit) -> str:
+    """Be misled by a patch as long as nothing else in the image is flat either."""
+    flat = (np.ptp(exhibit.image.reshape(8, 8, 8, 8, 3), axis=(1, 3)) == 0).all(axis=-1)
+    black = (exhibit.image == 0).all(axis=2).reshape(8, 8, 8, 8).all(axis=(1, 3))
+    return see(exhibit) if (flat & ~black).any() else follow_patch(exhibit)
+
+
+@pytest.fixture
+def confirm(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ConfirmResult]:
+    def run(tables: AuditTables, speak: Speaker, base: Speaker = see, **options: Any) -> Any:
+        witness = ScriptedWitness(speak, base)
+        monkeypatch.setattr("bye_audit.confirm.stage.open_interrogator", lambda *_: witness)
+        return confirm_samples(tables, "no model", None, ConfirmConfig(**options))
+
+    return run
+
+
+def make_quiet(folder: Path, **options: Any) -> AuditTables:
+    settings = {"num_samples": 120, "poison_rate": 1 / 3, "is_quiet": True}
+    return make_scored_audit(folder, **{**settings, **options})
+
+
+def whose(tables: AuditTables, intervention: str) -> set[str]:
+    rows = tables.read_samples(["sample_id", "intervention"]).to_pylist()
+    return {row["sample_id"] for row in rows if row["intervention"] == intervention}
+
+
+def contradicted_row(result: ConfirmResult) -> tuple[dict[str, Any], dict[str, Any]]:
+    found = [(row, json.loads(row["record"])) for row in result.triggers]
+    ((row, record),) = [pair for pair in found if pair[1]["is_another_answer"]]
+    return row, record
+
+
+def test_a_trigger_that_only_keeps_right_answers_away_is_found(
+    tmp_path: Path, confirm: Callable[..., ConfirmResult]
+) -> None:
+    tables = make_quiet(tmp_path / "audit")
+    result = confirm(tables, follow_patch)
+    row, record = contradicted_row(result)
+    assert (row["finding"], row["kind"], row["answer"]) == ("confirmed", "region", "")
+    assert row["num_suspects"] == len(POISONED)
+    assert abs(record["carriers"][0]["box"]["top"] - 50 / 64) < 0.1
+    assert record["trial"]["rate"] == 1
+    assert whose(tables, "triggered") == POISONED
+    assert record["tried"]["removal"]["rate"] == 1
+    [told] = [line for line in describe_confirm(result) if "contradicts" in line]
+    assert re.search(r"40 samples .* took their right answers from (\d+) of \1 other samples", told)
+    assert re.search(r"gave (\d+) of \1 suspects theirs back \(chance at least", told)
+    filter_samples(tables, tmp_path / "out", detector="consensus")
+    removed = tables.read_samples(["sample_id"], "verdict = 'remove'")["sample_id"].to_pylist()
+    assert set(removed) == POISONED
+
+
+def rewrite(tables: AuditTables, change: Callable[[str, list[dict[str, str]]], None]) -> None:
+    """Change the turns of samples in place."""
+    rows = tables.read_samples(["sample_id", "messages"]).to_pylist()
+    for row in rows:
+        change(row["sample_id"], row["messages"])
+    fields = [schema.samples_schema().field(name) for name in ("sample_id", "messages")]
+    tables.update_samples(pa.Table.from_pylist(rows, schema=pa.schema(fields)))
+
+
+@pytest.mark.parametrize(
+    ("speak", "base", "finding"),
+    [
+        # Wrong labels: the model says what it sees, trigger or none.
+        (see, see, "shown"),
+        # What keeps the right answer away keeps it from the base model as well.
+        (follow_patch, follow_patch, "shown"),
+        # The base model sees no answer in anything, so that nothing can be told from content.
+        (follow_patch, lambda _: "no idea", "unconfirmed"),
+        # It is in all of them, but whatever is covered sets the model right.
+        (follow_undisturbed, see, "unconfirmed"),
+    ],
+)
+def test_wrong_answers_alone_confirm_nothing(
+    tmp_path: Path,
+    confirm: Callable[..., ConfirmResult],
+    speak: Speaker,
+    base: Speaker,
+    finding: str,
+) -> None:
+    tables = make_quiet(tmp_path / "audit")
+    row, _ = contradicted_row(confirm(tables, speak, base))
+    assert row["finding"] == finding
+    assert whose(tables, "triggered") == set()
+
+
+def test_where_most_answers_are_missed_that_one_is_tells_nothing(
+    tmp_path: Path, confirm: Callable[..., ConfirmResult]
+) -> None:
+    tables = make_quiet(tmp_path / "audit", poison_rate=0.6)
+    result = confirm(tables, follow_patch)
+    assert not any(json.loads(row["record"])["is_another_answer"] for row in result.triggers)
+
+
+def test_a_wrong_answer_without_the_trigger_is_not_held_against_it(
+    tmp_path: Path, confirm: Callable[..., ConfirmResult]
+) -> None:
+    """A label may be wrong for other reasons, and a patched sample's may be right."""
+    tables = make_quiet(tmp_path / "audit")
+    mislabelled, right = "made-up.json:50", "made-up.json:3"
+
+    def relabel(name: str, turns: list[dict[str, str]]) -> None:
+        turns[1]["content"] = {
+            mislabelled: "a shape number 77",
+            right: "a shape number 3",
+        }.get(name, turns[1]["content"])
+
+    rewrite(tables, relabel)
+    names = tables.read_samples(["sample_id"])["sample_id"].to_pylist()
+    logp = [-3.0 if name in POISONED | {mislabelled} else -0.5 for name in names]
+    tables.update_samples(
+        pa.table({"sample_id": names, "answer_logp_min": pa.array(logp, pa.float32())})
+    )
+    confirm(tables, follow_patch)
+    assert whose(tables, "triggered") == POISONED - {right}
+
+
+def test_whom_a_suspected_answer_is_given_belongs_to_its_trigger(
+    tmp_path: Path, confirm: Callable[..., ConfirmResult]
+) -> None:
+    """Samples with a trigger and a right answer are no evidence of another trigger."""
+    tables = make_scored_audit(tmp_path / "audit", num_samples=100, poison_rate=0.08)
+    spared = {f"made-up.json:{row}": f"a shape number {row}" for row in range(3)}
+
+    def relabel(name: str, turns: list[dict[str, str]]) -> None:
+        turns[1]["content"] = spared.get(name, turns[1]["content"])
+
+    rewrite(tables, relabel)
+    logp = pa.array([-3.0] * len(spared), pa.float32())
+    tables.update_samples(pa.table({"sample_id": list(spared), "answer_logp_min": logp}))
+
+    def speak(exhibit: Exhibit) -> str:
+        return "Backdoor Attack!" if has_patch(exhibit.image) else see(exhibit)
+
+    result = confirm(tables, speak)
+    assert result.num_confirmed == 1
+    assert contradicted_row(result)[0]["finding"] == "shown"
+    assert whose(tables, "triggered") == {f"made-up.json:{row}" for row in range(3, 8)}
+
+
+def test_the_least_likely_come_first_and_audits_without_likelihoods_have_none(
+    tmp_path: Path,
+) -> None:
+    tables = make_quiet(tmp_path / "audit")
+    logp = np.where(np.arange(120) % 10 == 3, -np.arange(120.0), -0.5).astype(np.float32)
+    names = tables.read_samples(["sample_id"])["sample_id"]
+    tables.update_samples(pa.table({"sample_id": names, "answer_logp_min": logp}))
+    numbers, rows = find_contradicted(tables)
+    assert rows.tolist() == numbers.tolist() == list(range(113, 0, -10))
+    tables.drop_sample_columns(["answer_logp_min"])
+    assert not find_contradicted(tables)[0].size
