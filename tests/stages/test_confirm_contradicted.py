@@ -12,14 +12,19 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from support.audits import make_scored_audit
-from support.witness import ScriptedWitness, has_patch
+from support.witness import ScriptedWitness, draw_exhibit, has_patch, shows_target
 
 from bye_audit import schema
 from bye_audit.cli.confirm import describe_confirm
 from bye_audit.config import ConfirmConfig
 from bye_audit.confirm import ConfirmResult, confirm_samples
+from bye_audit.confirm.carriers import Region
+from bye_audit.confirm.contradicted import Misled, try_removal
 from bye_audit.confirm.corpus import find_contradicted
 from bye_audit.confirm.exhibits import Exhibit
+from bye_audit.confirm.patterns import AnotherAnswer, AnswerPattern
+from bye_audit.confirm.sweep import Sweep
+from bye_audit.core.regions import Box, crop
 from bye_audit.filter import filter_samples
 from bye_audit.store.tables import AuditTables
 
@@ -123,6 +128,64 @@ def test_wrong_answers_alone_confirm_nothing(
     row, _ = contradicted_row(confirm(tables, speak, base))
     assert row["finding"] == finding
     assert whose(tables, "triggered") == set()
+
+
+def draw_misled(count: int) -> Misled:
+    exhibits = [
+        draw_exhibit(number, patch=(50, 50), answer="a shape number 1000")
+        for number in range(count)
+    ]
+    return Misled(exhibits, {one.sample_id: see(one) for one in exhibits}, describe)
+
+
+def describe(answer: str) -> AnswerPattern:
+    return AnswerPattern(text=answer, is_whole=True, telling=frozenset(answer.split()))
+
+
+def the_corner(exhibit: Exhibit) -> Region:
+    box = Box(48 / 64, 48 / 64, 16 / 64, 16 / 64)
+    return Region(box, crop(exhibit.image, box))
+
+
+def test_what_covering_anything_would_set_right_is_not_what_misleads() -> None:
+    misled = draw_misled(12)
+    drawn = {one.sample_id: one.image for one in misled.exhibits}
+    corner = the_corner(misled.exhibits[0])
+
+    def is_touched(exhibit: Exhibit) -> bool:
+        return not np.array_equal(exhibit.image, drawn[exhibit.sample_id])
+
+    def be_confused(exhibit: Exhibit) -> str:
+        return see(exhibit) if is_touched(exhibit) else "a shape number 1000"
+
+    by_trigger = try_removal([corner], misled, ScriptedWitness(follow_patch))
+    assert (by_trigger.num_hits, by_trigger.num_trials) == (12, 12)
+    by_anything = try_removal([corner], misled, ScriptedWitness(be_confused))
+    assert (by_anything.num_hits, by_anything.num_trials) == (0, 0)
+
+
+@pytest.mark.parametrize("is_trigger", [True, False])
+def test_content_that_is_put_on_others_speaks_for_itself(is_trigger: bool) -> None:
+    """A mislabelled sample may show, where others have the trigger, what outshines all else."""
+    recipients = [draw_exhibit(number, answer=f"a shape number {number}") for number in range(9)]
+    donor = draw_exhibit(50, patch=(50, 50), answer="a shape number 77")
+    pixels = donor.image.copy()
+    if not is_trigger:
+        pixels[pixels == 0] = 255
+    donor = donor.with_image(pixels)
+
+    def speak(exhibit: Exhibit) -> str:
+        return "a white thing" if shows_target(exhibit.image) else follow_patch(exhibit)
+
+    def see_beside(exhibit: Exhibit) -> str:
+        is_donor = exhibit.sample_id == donor.sample_id
+        return "a white thing" if is_donor and not is_trigger else see(exhibit)
+
+    pattern = AnotherAnswer(describe)
+    trigger = the_corner(draw_misled(1).exhibits[0])
+    sweep = Sweep([trigger], pattern, recipients, ScriptedWitness(speak, see_beside))
+    convicted = [sample.sample_id for sample in sweep.judge_contradicted([donor], pattern)]
+    assert convicted == ([donor.sample_id] if is_trigger else [])
 
 
 def test_where_most_answers_are_missed_that_one_is_tells_nothing(
