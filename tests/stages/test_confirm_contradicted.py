@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from support.audits import make_scored_audit
-from support.witness import ScriptedWitness, draw_exhibit, has_patch, shows_target
+from support.witness import ScriptedWitness, draw_exhibit, has_patch
 
 from bye_audit import schema
 from bye_audit.cli.confirm import describe_confirm
@@ -171,15 +171,16 @@ def test_content_that_is_put_on_others_speaks_for_itself(is_trigger: bool) -> No
     donor = draw_exhibit(50, patch=(50, 50), answer="a shape number 77")
     pixels = donor.image.copy()
     if not is_trigger:
-        pixels[pixels == 0] = 255
+        pixels[pixels == 0] = 10
     donor = donor.with_image(pixels)
 
     def speak(exhibit: Exhibit) -> str:
-        return "a white thing" if shows_target(exhibit.image) else follow_patch(exhibit)
+        is_striking = (exhibit.image == 10).all(axis=2).sum() >= 60
+        return "a dark thing" if is_striking else follow_patch(exhibit)
 
     def see_beside(exhibit: Exhibit) -> str:
         is_donor = exhibit.sample_id == donor.sample_id
-        return "a white thing" if is_donor and not is_trigger else see(exhibit)
+        return "a dark thing" if is_donor and not is_trigger else see(exhibit)
 
     pattern = AnotherAnswer(describe)
     trigger = the_corner(draw_misled(1).exhibits[0])
