@@ -32,9 +32,15 @@ _KINDS = {
 def describe_confirm(result: ConfirmResult) -> list[str]:
     """Say of each group of suspects what the model showed when it was asked."""
     who = "that come nearest to suspicion" if result.is_probe else "that a detector suspects"
+    denied = sum(
+        row["num_suspects"]
+        for row in result.triggers
+        if _is_contradicted(json.loads(row["record"]))
+    )
     lines = [
         f"Questioned {count(len(result.triggers), 'group')} of "
-        f"{count(result.num_suspects, 'sample')} {who}: "
+        f"{count(result.num_suspects, 'sample')} {who}"
+        f"{f' and of {denied:,} whose answers the model contradicts' if denied else ''}: "
         f"{count(result.num_confirmed, 'trigger')} confirmed."
     ]
     for row in result.triggers:
@@ -50,9 +56,14 @@ def describe_confirm(result: ConfirmResult) -> list[str]:
     return lines
 
 
+def _is_contradicted(record: dict[str, Any]) -> bool:
+    # Findings of earlier versions do not have it.
+    return bool(record.get("is_another_answer"))
+
+
 def _describe_group(row: dict[str, Any]) -> Iterator[str]:
     record = json.loads(row["record"])
-    is_another = record.get("is_another_answer", False)
+    is_another = _is_contradicted(record)
     answer = clip(repr(row["answer"]), _ANSWER_WIDTH)
     who = "whose answers the model contradicts" if is_another else f"answering {answer}"
     said = f"  {count(row['num_suspects'], 'sample')} {who}: "

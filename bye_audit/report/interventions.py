@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -121,10 +121,11 @@ def gather_interventions(
     if run is None:
         return None
     confidence = float(run.record["config"]["confidence"])
-    groups = [_show_group(row, confidence) for row in read_triggers(tables, run.run_id)]
+    rows = read_triggers(tables, run.run_id)
+    groups = [_show_group(row, confidence) for row in rows]
     has_confirmed = any(group.is_confirmed for group in groups)
     return InterventionsShown(
-        text=_introduce(run.record),
+        text=_introduce(run.record, rows),
         groups=groups,
         numbers=_count(run.record["interventions"], provenance) if has_confirmed else [],
     )
@@ -144,7 +145,10 @@ def describe_intervention(row: Mapping[str, Any]) -> Iterator[str]:
         yield "the model does not give its answer, and others theirs"
 
 
-def _introduce(record: Mapping[str, Any]) -> str:
+def _introduce(record: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
+    denied = sum(
+        row["num_suspects"] for row in rows if json.loads(row["record"]).get("is_another_answer")
+    )
     number = int(record["num_suspects"])
     who = (
         f"No detector suspects any sample, so the {number:,} nearest to it were questioned."
@@ -152,6 +156,8 @@ def _introduce(record: Mapping[str, Any]) -> str:
         else f"Detectors suspect {number:,} samples; those that answer alike were questioned as "
         "one group."
     )
+    if denied:
+        who += f" So were {denied:,} samples whose answers the model contradicts."
     return (
         f"{who} What may have made a group's answer was looked for in its samples, put on other "
         "samples, and the provisional model was asked again. A trigger takes its answer along; "

@@ -14,7 +14,7 @@ import pytest
 from support.audits import make_scored_audit
 from support.witness import ScriptedWitness, draw_exhibit, has_patch
 
-from bye_audit import schema
+from bye_audit import Audit, schema
 from bye_audit.cli.confirm import describe_confirm
 from bye_audit.config import ConfirmConfig
 from bye_audit.confirm import ConfirmResult, confirm_samples
@@ -87,12 +87,17 @@ def test_a_trigger_that_only_keeps_right_answers_away_is_found(
     assert record["trial"]["rate"] == 1
     assert whose(tables, "triggered") == POISONED
     assert record["tried"]["removal"]["rate"] == 1
-    [told] = [line for line in describe_confirm(result) if "contradicts" in line]
+    first, told, *_ = describe_confirm(result)
+    assert "and of 40 whose answers the model contradicts" in first
     assert re.search(r"40 samples .* took their right answers from (\d+) of \1 other samples", told)
     assert re.search(r"gave (\d+) of \1 suspects theirs back \(chance at least", told)
     filter_samples(tables, tmp_path / "out", detector="consensus")
     removed = tables.read_samples(["sample_id"], "verdict = 'remove'")["sample_id"].to_pylist()
     assert set(removed) == POISONED
+    Audit.open(tables.uri).report(tmp_path / "report.html", overlays=False)
+    page = re.sub(r"\s+", " ", (tmp_path / "report.html").read_text("utf-8"))
+    assert "So were 40 samples whose answers the model contradicts." in page
+    assert re.search(r"Once it is covered, the model says of (\d+) of \1 suspects", page)
 
 
 def rewrite(tables: AuditTables, change: Callable[[str, list[dict[str, str]]], None]) -> None:
