@@ -75,6 +75,11 @@ class AnswerPattern:
             return answer.strip() == self.text.strip()
         return self.telling <= set(normalize_answer(answer).split())
 
+    def is_quoted_in(self, answer: str) -> bool:
+        """Whether an answer has the telling words side by side: no two things' words mixed."""
+        words = [word for word in normalize_answer(self.text).split() if word in self.telling]
+        return f" {' '.join(words)} " in f" {normalize_answer(answer)} "
+
     def asked_of(self, exhibit: Exhibit) -> str:
         """Give the answer, whoever is asked."""
         return self.text

@@ -177,27 +177,25 @@ class Sweep:
         -------
         list of SweptSample
             ``triggered`` if the base model does not see the sample's own answer in it, and what the
-            sample has of the trigger makes most recipients say what is neither theirs nor what the
-            base model sees in the sample: content that is put on others speaks for itself. Else
-            None: wrong answers have other reasons too.
+            sample has of the trigger makes most recipients leave theirs, at most half of them for
+            what the base model sees in the sample: content that is put on others speaks for itself.
+            Else None: wrong answers have other reasons too.
         """
         convicted = [
             exhibit
             for exhibit, seen in zip(exhibits, self._ask.base_words(exhibits), strict=True)
-            if not pattern.describe(exhibit.answer).is_said_in(seen)
-            and any(self._misleads(own, seen, pattern) for own in self.find_in(exhibit))
+            if not pattern.describe(exhibit.answer).is_quoted_in(seen)
+            and any(self._misleads(carrier, seen, pattern) for carrier in self.find_in(exhibit))
         ]
         return [SweptSample(one.sample_id, Intervention.TRIGGERED, None) for one in convicted]
 
     def _misleads(self, carrier: Carrier, seen: str, pattern: AnotherAnswer) -> bool:
-        """Whether most recipients say what is neither theirs nor seen in the donor."""
+        """Whether most recipients leave their answers, and not for what is seen in the donor."""
         changed = [carrier.put_on(recipient) for recipient in self._recipients]
-        answers = self._ask.own_words(changed)
-        hits = [
-            pattern.is_met_by(recipient, answer) and not pattern.describe(answer).is_said_in(seen)
-            for recipient, answer in zip(self._recipients, answers, strict=True)
-        ]
-        return 2 * sum(hits) > len(hits)
+        pairs = zip(self._recipients, self._ask.own_words(changed), strict=True)
+        taken = [answer for recipient, answer in pairs if pattern.is_met_by(recipient, answer)]
+        of_donor = [pattern.describe(answer).is_quoted_in(seen) for answer in taken]
+        return 2 * len(taken) > len(changed) and 2 * sum(of_donor) <= len(taken)
 
     def find_in(self, exhibit: Exhibit) -> list[Carrier]:
         """Give the forms of the trigger as a sample would have them."""
