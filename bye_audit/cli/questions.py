@@ -33,7 +33,8 @@ def confirm(
 
     What the detectors suspect is covered, cut out, carried to other images and questions, and the
     provisional model is asked again. With a trigger that is confirmed, every sample that answers
-    alike is asked.
+    alike is asked. So are samples whose answers the model contradicts: a trigger may do no more
+    than keep right answers away.
     """
     config = shared.take_config(ConfirmConfig, options)
     detect = shared.take_config(DetectConfig, options)
