@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -31,12 +30,10 @@ _KINDS = {
 
 def describe_confirm(result: ConfirmResult) -> list[str]:
     """Say of each group of suspects what the model showed when it was asked."""
+    from bye_audit.store.triggers import count_contradicted
+
     who = "that come nearest to suspicion" if result.is_probe else "that a detector suspects"
-    denied = sum(
-        row["num_suspects"]
-        for row in result.triggers
-        if _is_contradicted(json.loads(row["record"]))
-    )
+    denied = count_contradicted(result.triggers)
     lines = [
         f"Questioned {count(len(result.triggers), 'group')} of "
         f"{count(result.num_suspects, 'sample')} {who}"
@@ -56,14 +53,11 @@ def describe_confirm(result: ConfirmResult) -> list[str]:
     return lines
 
 
-def _is_contradicted(record: dict[str, Any]) -> bool:
-    # Findings of earlier versions do not have it.
-    return bool(record.get("is_another_answer"))
-
-
 def _describe_group(row: dict[str, Any]) -> Iterator[str]:
-    record = json.loads(row["record"])
-    is_another = _is_contradicted(record)
+    from bye_audit.store.triggers import read_finding
+
+    record = read_finding(row)
+    is_another = record["is_another_answer"]
     answer = clip(repr(row["answer"]), _ANSWER_WIDTH)
     who = "whose answers the model contradicts" if is_another else f"answering {answer}"
     said = f"  {count(row['num_suspects'], 'sample')} {who}: "
@@ -80,7 +74,7 @@ def _describe_group(row: dict[str, Any]) -> Iterator[str]:
         yield f"{said}not confirmed; {found_nothing}"
     else:
         yield f"{said}{_describe_trial(row, record, is_another=is_another)}"
-        yield from _describe_search(record.get("search"))
+        yield from _describe_search(record["search"])
 
 
 def _describe_trial(row: dict[str, Any], record: dict[str, Any], *, is_another: bool) -> str:
@@ -115,10 +109,12 @@ def _describe_search(search: dict[str, Any] | None) -> Iterator[str]:
 
 def describe_findings(result: ConfirmResult) -> dict[str, Any]:
     """Give everything as plain values, without the pictures."""
+    from bye_audit.store.triggers import read_finding
+
     triggers = [
         {
             **{key: value for key, value in row.items() if key not in ("crop", "record")},
-            **json.loads(row["record"]),
+            **read_finding(row),
         }
         for row in result.triggers
     ]

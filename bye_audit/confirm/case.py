@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -141,9 +141,18 @@ class Case:
         suspects = self._read(group.texts[:_NUM_CANDIDATES])
         if are_shown(suspects, group.pattern, ask):
             return GroupFinding(finding=Finding.SHOWN), None
-        case = self._open(group, others, ask)
-        case = replace(
-            case, representatives=find_representatives(suspects, self.config.representatives, ask)
+        strangers = self._strangers(group, others)
+        case = Investigation(
+            pattern=group.pattern,
+            representatives=find_representatives(suspects, self.config.representatives, ask),
+            recipients=self._read(strangers[: NUM_SCREENED + self.config.recipients]),
+            num_screened=NUM_SCREENED,
+            config=self.config,
+            ask=ask,
+            members=self._read(group.texts[:_NUM_PICTURES]),
+            others=self._read(strangers[:_NUM_PICTURES]),
+            questions=[text.question for text in group.texts],
+            other_questions=[text.question for text in others],
         )
         return investigate(case, confidence), case
 
@@ -156,39 +165,29 @@ class Case:
         ask: Interrogator,
     ) -> tuple[GroupFinding, Investigation | None]:
         """Look for what makes the model contradict them."""
-        count = self.config.representatives
         suspects = self._read(group.texts[:_NUM_CONTRADICTED])
         misled = find_misled(suspects, _NUM_MISLED, ask, pattern)
         if not misled.exhibits:
             return GroupFinding(finding=Finding.SHOWN), None
-        case = self._open(group, others, ask)
-        case = replace(
-            case,
-            representatives=misled.exhibits[:count],
-            recipients=find_seen(case.recipients, ask, pattern),
-        )
-        return investigate_misled(case, misled, confidence), case
-
-    def _open(self, group: Group, others: Sequence[SampleText], ask: Interrogator) -> Investigation:
-        """Gather whom a group is compared with and what may be tried on; nobody is asked yet."""
-        pattern = group.pattern
-        question = Counter(text.question for text in group.texts).most_common(1)[0][0]
-        strangers = [text for text in others if not pattern.matches(text.answer)]
-        # An answer that a region shows is right for the same question; a trigger does not care.
-        strangers.sort(key=lambda text: text.question == question)
-        wanted = NUM_SCREENED + self.config.recipients
-        return Investigation(
+        strangers = self._strangers(group, others)
+        candidates = self._read(strangers[: NUM_SCREENED + self.config.recipients])
+        case = Investigation(
             pattern=pattern,
-            representatives=(),
-            members=self._read(group.texts[:_NUM_PICTURES]),
-            others=self._read(strangers[:_NUM_PICTURES]),
-            questions=[text.question for text in group.texts],
-            other_questions=[text.question for text in others],
-            recipients=self._read(strangers[:wanted]),
+            representatives=misled.exhibits[: self.config.representatives],
+            recipients=find_seen(candidates, ask, pattern),
             num_screened=NUM_SCREENED,
             config=self.config,
             ask=ask,
         )
+        return investigate_misled(case, misled, confidence), case
+
+    @staticmethod
+    def _strangers(group: Group, others: Sequence[SampleText]) -> list[SampleText]:
+        """Give the unsuspicious samples that answer otherwise: those with other questions first."""
+        question = Counter(text.question for text in group.texts).most_common(1)[0][0]
+        strangers = [text for text in others if not group.pattern.matches(text.answer)]
+        # An answer that a region shows is right for the same question; a trigger does not care.
+        return sorted(strangers, key=lambda text: text.question == question)
 
     def _sweep(
         self, group: Group, sweep: Sweep, case: Investigation, progress: Progress

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from bye_audit.confirm.carriers import Carrier, Region
+from bye_audit.confirm.carriers import Region
 from bye_audit.confirm.exhibits import Exhibit, Interrogator
 from bye_audit.confirm.patterns import AnotherAnswer, AnswerPattern
 from bye_audit.confirm.search import SHARPENING_STEPS, CausalBox, search_boxes
@@ -167,13 +167,13 @@ def _some_of_each_size(found: Sequence[CausalBox]) -> list[Box]:
     return [box for same in by_size.values() for box in same[:_NUM_OF_A_SIZE]]
 
 
-def try_removal(carriers: Sequence[Carrier], misled: Misled, ask: Interrogator) -> Trial:
-    """Cover what misled samples have of a carrier, and see whether the model sees right again.
+def try_removal(regions: Sequence[Region], misled: Misled, ask: Interrogator) -> Trial:
+    """Cover what misled samples have of a region, and see whether the model sees right again.
 
     Parameters
     ----------
-    carriers
-        Regions that make other samples' right answers leave, each tried on samples of its own.
+    regions
+        What makes other samples' right answers leave, each tried on samples of its own.
     misled
         Samples that took no part in finding them.
     ask
@@ -191,20 +191,16 @@ def try_removal(carriers: Sequence[Carrier], misled: Misled, ask: Interrogator) 
     striking. Only what is the same in all misled samples and misleads there sets them right.
     """
     forms = [
-        carriers[number % len(carriers)].found_in(exhibit)
+        regions[number % len(regions)].found_in(exhibit)
         for number, exhibit in enumerate(misled.exhibits)
     ]
-    pairs = [
-        (exhibit, form)
-        for exhibit, form in zip(misled.exhibits, forms, strict=True)
-        if isinstance(form, Region)
-    ]
-    uncovered = misled.are_restored([form.take_off(exhibit) for exhibit, form in pairs], ask)
+    pairs = list(zip(misled.exhibits, forms, strict=True))
+    there = misled.are_restored([form.take_off(exhibit) for exhibit, form in pairs], ask)
     elsewhere = misled.are_restored(
         [exhibit.with_image(cover(exhibit.image, far_from(form.box))) for exhibit, form in pairs],
         ask,
     )
-    hits = sum(is_so and not anyway for is_so, anyway in zip(uncovered, elsewhere, strict=True))
+    hits = sum(is_so and not anyway for is_so, anyway in zip(there, elsewhere, strict=True))
     return Trial(num_hits=hits, num_seen=0, num_trials=len(pairs) - sum(elsewhere))
 
 

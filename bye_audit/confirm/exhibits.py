@@ -214,19 +214,17 @@ class Interrogator:
 
     def base_says(self, exhibits: Sequence[Exhibit], pattern: Pattern) -> list[bool]:
         """Ask the base model, in its own words, and see whether they say the same."""
-        with self._vlm.without_adapter():
-            answers = self._answers(exhibits, pattern)
-        pairs = zip(exhibits, answers, strict=True)
+        pairs = zip(exhibits, self.base_words(exhibits, pattern), strict=True)
         return [pattern.is_said_of(exhibit, answer) for exhibit, answer in pairs]
 
     def own_words(self, exhibits: Sequence[Exhibit]) -> list[str]:
         """Let the provisional model answer in its own words."""
         return [answer.strip() for answer in self._answers(exhibits)]
 
-    def base_words(self, exhibits: Sequence[Exhibit]) -> list[str]:
-        """Let the base model answer in its own words."""
+    def base_words(self, exhibits: Sequence[Exhibit], pattern: Pattern | None = None) -> list[str]:
+        """Let the base model answer in its own words, as many as the pattern may need."""
         with self._vlm.without_adapter():
-            return self._answers(exhibits)
+            return self._answers(exhibits, pattern)
 
     def attended_boxes(self, exhibit: Exhibit) -> list[Box]:
         """Tell which parts of the image hold most of some layer's attention."""

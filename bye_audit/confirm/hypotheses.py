@@ -18,7 +18,7 @@ from bye_audit.confirm.carriers import Both, Carrier, Detail, Place, Region, Res
 from bye_audit.confirm.exhibits import AskedEnoughError, Exhibit, Interrogator
 from bye_audit.confirm.patterns import Pattern
 from bye_audit.confirm.search import SHARPENING_STEPS, find_causal_boxes
-from bye_audit.confirm.trials import NO_TRIAL, Trial, transplant
+from bye_audit.confirm.trials import NO_TRIAL, Trial, seen_where_given, transplant
 from bye_audit.core.phrases import shared_phrases
 from bye_audit.core.regions import Box, crop
 from bye_audit.schema import IMAGE_PLACEHOLDER
@@ -77,10 +77,6 @@ class Investigation:
         What the suspects answer.
     representatives
         A few suspects whose answers the model gives itself.
-    members, others
-        Suspects and unsuspicious samples, for what they have on average.
-    questions, other_questions
-        Of all suspects and of all, or many, unsuspicious samples.
     recipients
         Unsuspicious samples with other answers: those with other questions first.
     num_screened
@@ -89,18 +85,23 @@ class Investigation:
         How hard to ask.
     ask
         The provisional model and its base.
+    members, others
+        Suspects and unsuspicious samples, for what they have on average.
+    questions, other_questions
+        Of all suspects and of all, or many, unsuspicious samples; like the averages, only where
+        more than regions is looked for.
     """
 
     pattern: Pattern
     representatives: Sequence[Exhibit]
-    members: Sequence[Exhibit]
-    others: Sequence[Exhibit]
-    questions: Sequence[str]
-    other_questions: Sequence[str]
     recipients: Sequence[Exhibit]
     num_screened: int
     config: ConfirmConfig
     ask: Interrogator
+    members: Sequence[Exhibit] = ()
+    others: Sequence[Exhibit] = ()
+    questions: Sequence[str] = ()
+    other_questions: Sequence[str] = ()
     _boxes: dict[str, list[Box]] = field(default_factory=dict, repr=False)
 
     def causal_boxes(self, exhibit: Exhibit) -> list[Box]:
@@ -152,9 +153,8 @@ class Investigation:
 
     def _share_seen(self, changed: Sequence[Exhibit], is_given: Sequence[bool]) -> float:
         """Share of the few recipients whose new answer the base model sees, but did not before."""
-        taken = [number for number, given in enumerate(is_given) if given]
-        seen = self.ask.base_says([changed[number] for number in taken], self.pattern)
-        doubtful = [number for number, says in zip(taken, seen, strict=True) if says]
+        seen = seen_where_given(changed, is_given, self.pattern, self.ask)
+        doubtful = [number for number, says in seen.items() if says]
         as_they_are = [self.recipients[number] for number in doubtful]
         says_anyway = self.ask.base_says(as_they_are, self.pattern)
         return (len(doubtful) - sum(says_anyway)) / len(changed)

@@ -172,11 +172,9 @@ def investigate_misled(case: Investigation, misled: Misled, confidence: float) -
     """
     searched, rest = misled.split(len(case.representatives))
     few, fresh = rest.split(NUM_SCREENED)
-    found = None
-    if fresh.exhibits and len(case.recipients) > case.num_screened:
-        found = find_misleading_region(searched, few, case.ask)
-    if found is not None:
-        found = widen(case, found)
+    can_be_tried = fresh.exhibits and len(case.recipients) > case.num_screened
+    part = find_misleading_region(searched, few, case.ask) if can_be_tried else None
+    found = widen(case, part) if part else None
     if found is None:
         return GroupFinding(finding=Finding.UNCONFIRMED)
     carriers = [found.found_in(exhibit) for exhibit in case.representatives]

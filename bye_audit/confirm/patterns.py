@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from bye_audit.core.metrics import normalize_answer
+from bye_audit.core.phrases import contains_phrase
 
 if TYPE_CHECKING:
     from bye_audit.confirm.exhibits import Exhibit
@@ -66,7 +67,7 @@ class AnswerPattern:
         wanted, given = normalize_answer(self.text), normalize_answer(answer)
         if not wanted:
             return answer.strip() == self.text.strip()
-        return given == wanted if self.is_whole else f" {wanted} " in f" {given} "
+        return given == wanted if self.is_whole else contains_phrase(given, wanted)
 
     def is_said_in(self, answer: str) -> bool:
         """Whether an answer in another style says the same: it has all the telling words."""
@@ -78,7 +79,7 @@ class AnswerPattern:
     def is_quoted_in(self, answer: str) -> bool:
         """Whether an answer has the telling words side by side: no two things' words mixed."""
         words = [word for word in normalize_answer(self.text).split() if word in self.telling]
-        return f" {' '.join(words)} " in f" {normalize_answer(answer)} "
+        return contains_phrase(normalize_answer(answer), " ".join(words))
 
     def asked_of(self, exhibit: Exhibit) -> str:
         """Give the answer, whoever is asked."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from bye_audit.confirm.carriers import Carrier, Residual, Words
 from bye_audit.confirm.exhibits import Exhibit, Interrogator
 from bye_audit.confirm.patterns import AnotherAnswer, AnswerPattern, Pattern
-from bye_audit.confirm.trials import unmoved
+from bye_audit.confirm.trials import seen_where_given, unmoved
 from bye_audit.schema import Intervention
 
 _NUM_FORMS = 2
@@ -93,9 +93,8 @@ class Sweep:
         """Give those that take the answer over, where the base model does not see it."""
         changed = [self._forms[0].put_on(recipient) for recipient in recipients]
         given = self._ask.gives(changed, self._pattern)
-        taken = [number for number, is_given in enumerate(given) if is_given]
-        seen = self._ask.base_says([changed[number] for number in taken], self._pattern)
-        return [recipients[number] for number, says in zip(taken, seen, strict=True) if not says]
+        seen = seen_where_given(changed, given, self._pattern, self._ask)
+        return [recipients[number] for number, says in seen.items() if not says]
 
     def judge(self, exhibits: Sequence[Exhibit]) -> list[SweptSample]:
         """Take the trigger off samples, and put what they have of it on others.

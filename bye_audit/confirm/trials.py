@@ -91,16 +91,23 @@ def transplant(
     carrier's doing.
     """
     usual = unmoved(carrier, recipients, pattern, ask)
-    changed = {index: carrier.put_on(recipients[index]) for index in usual}
-    given = ask.gives(list(changed.values()), pattern)
-    taken = [index for index, is_given in zip(usual, given, strict=True) if is_given]
-    seen = ask.base_says([changed[index] for index in taken], pattern)
+    changed = [carrier.put_on(recipients[index]) for index in usual]
+    seen = seen_where_given(changed, ask.gives(changed, pattern), pattern, ask)
     # What the base model says anyway, whatever is put there, exonerates nothing.
-    doubtful = [index for index, says in zip(taken, seen, strict=True) if says]
+    doubtful = [usual[number] for number, says in seen.items() if says]
     controls = _controls(carrier, recipients)
     says_anyway = ask.base_says([controls[index] for index in doubtful], pattern)
     num_seen = len(doubtful) - sum(says_anyway)
-    return Trial(num_hits=len(taken) - num_seen, num_seen=num_seen, num_trials=len(usual))
+    return Trial(num_hits=len(seen) - num_seen, num_seen=num_seen, num_trials=len(usual))
+
+
+def seen_where_given(
+    changed: Sequence[Exhibit], given: Sequence[bool], pattern: Pattern, ask: Interrogator
+) -> dict[int, bool]:
+    """Tell of the exhibits that give the answer, by number, whether the base model says it too."""
+    taken = [number for number, is_given in enumerate(given) if is_given]
+    seen = ask.base_says([changed[number] for number in taken], pattern)
+    return dict(zip(taken, seen, strict=True))
 
 
 def unmoved(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -138,7 +137,7 @@ def _model_facts(origin: dict[str, str], finetune: Run | None, score: Run | None
 
 def _confirm_facts(tables: AuditTables) -> dict[str, Any] | None:
     """Tell what the verdict owes to interventions; their pictures stay in the audit."""
-    from bye_audit.store.triggers import finished_confirm_run, read_triggers
+    from bye_audit.store.triggers import finished_confirm_run, read_finding, read_triggers
 
     run = finished_confirm_run(tables)
     if run is None:
@@ -147,9 +146,7 @@ def _confirm_facts(tables: AuditTables) -> dict[str, Any] | None:
     triggers = [
         {
             **{key: value for key, value in row.items() if key not in hidden},
-            "search": None,
-            "is_another_answer": False,
-            **json.loads(row["record"]),
+            **read_finding(row),
         }
         for row in read_triggers(tables, run.run_id)
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -146,9 +145,9 @@ def describe_intervention(row: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _introduce(record: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
-    denied = sum(
-        row["num_suspects"] for row in rows if json.loads(row["record"]).get("is_another_answer")
-    )
+    from bye_audit.store.triggers import count_contradicted
+
+    denied = count_contradicted(rows)
     number = int(record["num_suspects"])
     who = (
         f"No detector suspects any sample, so the {number:,} nearest to it were questioned."
@@ -167,9 +166,11 @@ def _introduce(record: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> 
 
 
 def _show_group(row: Mapping[str, Any], confidence: float) -> GroupShown:
-    record = json.loads(row["record"])
+    from bye_audit.store.triggers import read_finding
+
+    record = read_finding(row)
     finding = Finding(row["finding"])
-    is_another = record.get("is_another_answer")
+    is_another = record["is_another_answer"]
     label = "Answer" if row["is_whole_answer"] else "Words in the answers"
     parts = list(_parts(record["carriers"]))
     boxes = list(dict.fromkeys(tuple(part["box"].values()) for part in parts if "box" in part))
@@ -199,7 +200,7 @@ def _parts(carriers: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 def _sayings(record: Mapping[str, Any]) -> _Sayings:
-    return _ANOTHER if record.get("is_another_answer") else _THIS
+    return _ANOTHER if record["is_another_answer"] else _THIS
 
 
 def _tell(
@@ -224,7 +225,7 @@ def _tell(
             f"bound that holds with {confidence:.0%} confidence for all groups together. Without "
             f"it, or with ordinary content in its place, {says.control}"
             + _tell_of_removal(record["tried"].get("removal"))
-            + _tell_of_search(record.get("search"))
+            + _tell_of_search(record["search"])
         )
     return text + " That is too little for a trigger."
 

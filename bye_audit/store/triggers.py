@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from bye_audit import schema
@@ -19,6 +21,16 @@ def read_triggers(tables: AuditTables, run_id: str) -> list[dict[str, Any]]:
     with storage_errors("read the triggers"):
         rows = tables.dataset(schema.TRIGGERS).to_table(filter=where).to_pylist()
     return sorted(rows, key=lambda row: int(row["group"]))
+
+
+def read_finding(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Give everything that was tried on a group; what older rows lack is filled in."""
+    return {"search": None, "is_another_answer": False, **json.loads(row["record"])}
+
+
+def count_contradicted(rows: Iterable[Mapping[str, Any]]) -> int:
+    """Count the samples that were questioned because the model contradicts their answers."""
+    return sum(int(row["num_suspects"]) for row in rows if read_finding(row)["is_another_answer"])
 
 
 def claim_interventions(tables: AuditTables, run_id: str) -> None:

@@ -78,13 +78,7 @@ class ScriptedWitness(Interrogator):
         ]
         return [Reply(-0.1 if is_given else -5.0, is_given) for is_given in given]
 
-    def base_says(self, exhibits: Sequence[Exhibit], pattern: Pattern) -> list[bool]:
-        """Ask the base's rule."""
-        self._on_question(self.counts.total())
-        self.spend("generated", len(exhibits))
-        return [pattern.is_said_of(exhibit, self._speak_base(exhibit)) for exhibit in exhibits]
-
-    def base_words(self, exhibits: Sequence[Exhibit]) -> list[str]:
+    def base_words(self, exhibits: Sequence[Exhibit], pattern: Pattern | None = None) -> list[str]:
         """Let the base's rule speak."""
         self._on_question(self.counts.total())
         self.spend("generated", len(exhibits))
