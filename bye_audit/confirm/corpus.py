@@ -68,8 +68,7 @@ def find_contradicted(tables: AuditTables) -> tuple[NDArray[np.int64], NDArray[n
     -------
     tuple of ndarray
         Rows of the evidence and the same samples' row numbers in the table, of the samples with a
-        token of a probability below one half, the least likely first. Empty if the audit was scored
-        without likelihoods.
+        token of a probability below one half. Empty if the audit was scored without likelihoods.
     """
     if _LOWEST_LOGP not in tables.sample_columns():
         return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
@@ -84,7 +83,6 @@ def find_contradicted(tables: AuditTables) -> tuple[NDArray[np.int64], NDArray[n
     lowest = np.concatenate([logp for _, logp in batches])
     rows = np.flatnonzero(is_scored)
     numbers = np.flatnonzero(lowest[rows] < np.log(0.5))
-    numbers = numbers[np.argsort(lowest[rows[numbers]], kind="stable")]
     return numbers, rows[numbers]
 
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _NUM_OTHERS = 5_000
 # Where the model misses more answers than that, that it misses one tells nothing.
 _MOST_CONTRADICTED = 0.5
+# Four are searched and six screened, and of fewer than five more no trial confirms anything.
+_FEWEST_CONTRADICTED = 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,7 +74,7 @@ def form_groups(
     found: list[tuple[Pattern, list[SampleText]]] = [
         (group.pattern, [suspected[member] for member in group.members]) for group in groups
     ]
-    if len(denied) >= config.min_group:
+    if len(denied) >= max(config.min_group, _FEWEST_CONTRADICTED):
         # An answer that others have as well tells less than that the model denies it.
         peculiar = [group.pattern for group in groups if peculiarity(group, answers) >= 1]
         another = AnotherAnswer(describe_answers(answers), peculiar)
@@ -90,6 +92,5 @@ def _draw_contradicted(
     numbers, _ = find_contradicted(tables)
     if len(numbers) > _MOST_CONTRADICTED * num_scored:
         return numbers[:0]
-    # The least likely would be those in which the model is the surest of what it sees.
     rng = np.random.default_rng([config.seed, 0xC0])
     return rng.permutation(numbers)[: config.max_suspects]

@@ -104,8 +104,8 @@ class Sweep:
         list of SweptSample
             ``triggered`` if the sample's own form of the trigger carries the answer to most
             recipients while the base model does not see the answer in the sample, or sees it in
-            none of the recipients although the answer leaves without that form; for triggers
-            that are the same on all samples, if the answer leaves when it is taken off.
+            at most half of these recipients although the answer leaves without that form; for
+            triggers that are the same on all samples, if the answer leaves when it is taken off.
             ``content`` if the base model sees the answer, ``unknown`` if nothing is found and it
             does not: another form of the trigger, or another trigger, may do what this one does.
         """
@@ -117,7 +117,7 @@ class Sweep:
         doubtful = [index for index in range(len(exhibits)) if index not in convicted]
         seen = self._ask.base_says([exhibits[index] for index in doubtful], self._pattern)
         shown = {index for index, says in zip(doubtful, seen, strict=True) if says}
-        # What the base model sees may be beside the trigger and have nothing to do with it.
+        # What the base model sees may be beside the trigger, or look like it from afar.
         shown -= {
             i for i in shown if carries[i] and any(map(self._carries_unseen, removals[i].left))
         }
@@ -257,10 +257,14 @@ class Sweep:
         return [sum(next(given) for _ in recipients) for _ in carriers]
 
     def _carries_unseen(self, carrier: Carrier) -> bool:
-        """Whether most recipients take the answer over, and the base model sees it in none."""
+        """Whether most recipients take the answer over, at most half of them for what is seen.
+
+        Content that draws the provisional model's answer is seen by the base model as well.
+        """
         changed = [carrier.put_on(recipient) for recipient in self._recipients]
         given = self._ask.gives(changed, self._pattern)
-        return 2 * sum(given) > len(given) and not any(self._ask.base_says(changed, self._pattern))
+        seen = seen_where_given(changed, given, self._pattern, self._ask)
+        return 2 * len(seen) > len(changed) and 2 * sum(seen.values()) <= len(seen)
 
 
 def _is_common(carrier: Carrier) -> bool:

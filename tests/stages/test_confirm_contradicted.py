@@ -229,8 +229,8 @@ def test_whom_a_suspected_answer_is_given_belongs_to_its_trigger(
     tmp_path: Path, confirm: Callable[..., ConfirmResult]
 ) -> None:
     """Samples with a trigger and a right answer are no evidence of another trigger."""
-    tables = make_scored_audit(tmp_path / "audit", num_samples=100, poison_rate=0.08)
-    spared = {f"made-up.json:{row}": f"a shape number {row}" for row in range(3)}
+    tables = make_scored_audit(tmp_path / "audit", num_samples=200, poison_rate=0.12)
+    spared = {f"made-up.json:{row}": f"a shape number {row}" for row in range(16)}
 
     def relabel(name: str, turns: list[dict[str, str]]) -> None:
         turns[1]["content"] = spared.get(name, turns[1]["content"])
@@ -245,17 +245,24 @@ def test_whom_a_suspected_answer_is_given_belongs_to_its_trigger(
     result = confirm(tables, speak)
     assert result.num_confirmed == 1
     assert contradicted_row(result)[0]["finding"] == "shown"
-    assert whose(tables, "triggered") == {f"made-up.json:{row}" for row in range(3, 8)}
+    assert whose(tables, "triggered") == {f"made-up.json:{row}" for row in range(16, 24)}
 
 
-def test_the_least_likely_come_first_and_audits_without_likelihoods_have_none(
-    tmp_path: Path,
+@pytest.mark.parametrize(("num_contradicted", "num_asked"), [(15, 0), (16, 1)])
+def test_of_too_few_nobody_is_asked_because_nothing_could_be_confirmed(
+    tmp_path: Path, confirm: Callable[..., ConfirmResult], num_contradicted: int, num_asked: int
 ) -> None:
+    tables = make_quiet(tmp_path / "audit", poison_rate=num_contradicted / 120)
+    triggers = confirm(tables, follow_patch).triggers
+    assert sum(json.loads(row["record"])["is_another_answer"] for row in triggers) == num_asked
+
+
+def test_audits_without_likelihoods_have_no_contradicted_samples(tmp_path: Path) -> None:
     tables = make_quiet(tmp_path / "audit")
     logp = np.where(np.arange(120) % 10 == 3, -np.arange(120.0), -0.5).astype(np.float32)
     names = tables.read_samples(["sample_id"])["sample_id"]
     tables.update_samples(pa.table({"sample_id": names, "answer_logp_min": logp}))
     numbers, rows = find_contradicted(tables)
-    assert rows.tolist() == numbers.tolist() == list(range(113, 0, -10))
+    assert rows.tolist() == numbers.tolist() == list(range(3, 120, 10))
     tables.drop_sample_columns(["answer_logp_min"])
     assert not find_contradicted(tables)[0].size

@@ -393,6 +393,26 @@ def test_a_sweep_looks_for_recipients_that_keep_their_answers() -> None:
     assert {sample.intervention for sample in swept} == {Intervention.TRIGGERED}
 
 
+@pytest.mark.parametrize(("num_seeing", "verdict"), [(2, "triggered"), (3, "content")])
+def test_a_trigger_that_the_base_model_takes_for_its_answer_is_told_by_most_recipients(
+    num_seeing: int, verdict: str
+) -> None:
+    """A black square may be "a dark square" to it in one image and something else in the next."""
+    pixels = POISONED[1].image.copy()
+    # Only this donor's square looks like what its answer says.
+    pixels[20, 30] = 1
+    donor = POISONED[1].with_image(pixels)
+    mistaken = {donor.sample_id, *(one.sample_id for one in CLEAN[:num_seeing])}
+
+    def see(exhibit: Exhibit) -> str:
+        is_alike = (exhibit.image == 1).all(axis=2).any()
+        return TARGET if is_alike and exhibit.sample_id in mistaken else ORDINARY
+
+    ask = ScriptedWitness(speak_base=see)
+    (swept,) = sweep_with(ask).judge([donor])
+    assert str(swept.intervention) == verdict
+
+
 def test_a_common_trigger_convicts_only_whose_answer_leaves() -> None:
     def speak(exhibit: Exhibit) -> str:
         is_target = "cf" in exhibit.question.split() or shows_target(exhibit.image)
