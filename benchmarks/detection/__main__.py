@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks.detection.cells import CLEAN, DATASETS, Cell, MadeCell, find_cells, make_cell
 from benchmarks.detection.judge import find_judged, judge, purify
-from benchmarks.detection.record import read_record, write_record
+from benchmarks.detection.record import RESULTS, read_record, write_record
 from benchmarks.detection.retrain import Training, plan_trainings, retrain
 from benchmarks.detection.variants import VARIANTS
 from benchmarks.detection.workers import run_each
@@ -37,6 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("benchmark-detection"))
+    parser.add_argument(
+        "--record", type=Path, help="Parquet file of the rows (default: in --out, of its cells)"
+    )
     steps = parser.add_subparsers(dest="step", required=True)
 
     make = steps.add_parser("make", help="train and score provisional models")
@@ -138,9 +141,9 @@ def _judge(options: argparse.Namespace) -> int:
         (made.cell.name, ["judge-one", made.cell.name, "--clean-runs", str(runs)]) for made in to_do
     ]
     num_failed = run_each(options.out, calls, options.jobs)
-    num_left_out = write_record(options.out)
+    num_left_out = write_record(options.out, options.record)
     if num_left_out:
-        print(f"{num_left_out} cells are not in the record, because judging them failed.")
+        print(f"{num_left_out} cells have no new rows in the record, because judging them failed.")
     return min(1, num_failed)
 
 
@@ -196,7 +199,7 @@ def _retrain(options: argparse.Namespace) -> int:
         return 0
     calls = [_retrain_call(training, options) for training in to_do]
     num_failed = run_each(options.out, calls, options.jobs)
-    write_record(options.out)
+    write_record(options.out, options.record)
     return min(1, num_failed)
 
 
@@ -219,7 +222,7 @@ def _retrain_one(options: argparse.Namespace) -> int:
 def _tables(options: argparse.Namespace) -> int:
     from benchmarks.detection.tables.page import fill_page, make_tables
 
-    tables = make_tables(read_record(options.out))
+    tables = make_tables(read_record(options.record or options.out / RESULTS))
     if options.write is None:
         print("\n\n".join(f"{name}\n\n{text}" for name, text in tables.items()))
     else:
@@ -231,7 +234,9 @@ def _tables(options: argparse.Namespace) -> int:
 def _figures(options: argparse.Namespace) -> int:
     from benchmarks.detection.figures import write_figures
 
-    for path in write_figures(options.out, read_record(options.out), options.write):
+    for path in write_figures(
+        options.out, read_record(options.record or options.out / RESULTS), options.write
+    ):
         print(path)
     return 0
 

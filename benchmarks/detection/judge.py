@@ -92,6 +92,11 @@ def judge(made: MadeCell, num_halves: int, progress: Progress = SILENT) -> list[
     return rows
 
 
+def name_judging_code() -> str:
+    """Name what judges, down to its source code."""
+    return _digest_of_code(_JUDGES)[:12]
+
+
 def _digest(made: MadeCell) -> str:
     """Name what judges, down to its source code, and what is judged."""
     cell = (made.folder / "cell.json").read_bytes()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,11 +17,11 @@ from transformers import LlavaConfig
 
 from benchmarks.detection.__main__ import main
 from benchmarks.detection.cells import Cell, MadeCell, find_cells, make_cell
-from benchmarks.detection.judge import _without_words, find_judged, judge
+from benchmarks.detection.judge import _without_words, find_judged, judge, name_judging_code
 from benchmarks.detection.kept import SampleContents, training_digest
 from benchmarks.detection.needs import measure_needs
 from benchmarks.detection.published import PublishedExamples
-from benchmarks.detection.record import read_record, write_record
+from benchmarks.detection.record import RESULTS, read_record, write_record
 from benchmarks.detection.retrain import plan_trainings, retrain
 from benchmarks.detection.tables.page import fill_page, make_tables
 from benchmarks.held_evidence import hold, take_rows
@@ -197,16 +198,36 @@ def test_cells_are_judged_retrained_and_shown(
         f"outcome-{made_cells[0].cell.name}.json",
     ]
     assert write_record(root) == 0
-    record = read_record(root)
+    record = read_record(root / RESULTS)
     dropped = next(row for row in record if row["variant"] == "random-drop")
     assert dropped["training"] == training_digest(made_cells[0], dropped["kept_digest"])
     assert dropped["asr_after"] is not None
     tables = make_tables(record)
     assert "blended" in tables["f1"]
-    # Judged by other detectors, a cell is not in the record until it is judged again.
-    path = made_cells[0].folder / "judged.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "digest": "of other code"}))
-    assert write_record(root) == 1
+    assert f"| {name_judging_code()} | {len(made_cells)} |" in tables["scope"]
+
+
+@pytest.mark.slow
+def test_a_record_keeps_the_cells_of_other_machines(
+    made_cells: list[MadeCell], tmp_path: Path
+) -> None:
+    path = tmp_path / "kept.parquet"
+    for made in made_cells:
+        judge(made, num_halves=0)
+    # Each machine has made one of the cells.
+    machines = [tmp_path / made.cell.name for made in made_cells]
+    for machine, made in zip(machines, made_cells, strict=True):
+        shutil.copytree(made.folder, machine / made.cell.name)
+        assert write_record(machine, path) == 0
+    record = read_record(path)
+    assert {row["attack"] for row in record} == {made.cell.attack for made in made_cells}
+    assert write_record(machines[-1], path) == 0
+    assert read_record(path) == record
+    # Judged by other detectors, a cell's rows stay until it is judged again.
+    judged = machines[-1] / made_cells[-1].cell.name / "judged.json"
+    judged.write_text(json.dumps({**json.loads(judged.read_text()), "digest": "of other code"}))
+    assert write_record(machines[-1], path) == 1
+    assert read_record(path) == record
 
 
 def test_comments_are_no_reason_to_judge_anew() -> None:

@@ -18,6 +18,7 @@ from benchmarks.detection.tables import (
     goals,
     outcomes,
     rates,
+    scope,
 )
 from benchmarks.detection.tables.markdown import Row
 from bye_audit.errors import ConfigError
@@ -32,6 +33,7 @@ def make_tables(rows: Sequence[Row]) -> dict[str, str]:
     poisoned = [row for row in named if row["attack"] != CLEAN]
     unpoisoned = [row for row in named if row["attack"] == CLEAN]
     return {
+        "scope": scope.scope_table(named),
         "goals": goals.goals_table(poisoned, unpoisoned),
         "f1": by_attack.f1_table(poisoned),
         "not-learnt": by_attack.not_learnt_table(poisoned),
