@@ -24,9 +24,9 @@ from bye_audit.errors import (
 )
 from bye_audit.progress import SILENT, Progress
 from bye_audit.store.source_list import delete_source, list_sources, next_row, record_source
-from bye_audit.store.sources import choose_format, expand
-from bye_audit.store.sources.base import SourceFormat, SourceRecord
-from bye_audit.store.sources.conversation import BadRecordError, read_conversation
+from bye_audit.store.sources.containers.base import SourceRecord
+from bye_audit.store.sources.conversation import BadRecordError
+from bye_audit.store.sources.finding import AUTO, Source, find_sources
 from bye_audit.store.sources.identity import (
     digest_of_path,
     fingerprint,
@@ -50,6 +50,9 @@ class SourceSummary:
 
     source: str
     format: str
+    """The dialect of its records."""
+    container: str
+    """How they lie in it."""
     sha256: str
     split: str
     rows_read: int
@@ -77,7 +80,7 @@ def ingest_samples(
     tables: AuditTables,
     sources: Sequence[str | Path],
     *,
-    format: str = "auto",  # noqa: A002 - the option's name
+    format: str = AUTO,  # noqa: A002 - the option's name
     image_root: str | Path | None = None,
     split: str = "train",
     progress: Progress = SILENT,
@@ -89,11 +92,12 @@ def ingest_samples(
     tables
         The audit directory.
     sources
-        Files, or folders of files.
+        Files, folders of files, or catalogs: a ``dataset_info.json`` or an InternVL meta JSON.
     format
-        A name of `bye_audit.store.sources.FORMATS`, or ``auto``.
+        A name of `bye_audit.store.sources.dialects.dialects`, or ``auto``.
     image_root
-        The folder that image paths in the records are relative to; each source's own by default.
+        The folder that image paths in the records are relative to; None: what the catalog says, or
+        each source's own.
     split
         Name of the split the samples belong to.
     progress
@@ -116,16 +120,15 @@ def ingest_samples(
         raise InputError(
             f"There is no image folder {image_root}.", hint="Check the path after --image-root."
         )
-    paths = [path for source in sources for path in expand(Path(source))]
-    if not paths:
+    root = None if image_root is None else Path(image_root)
+    found = [each for given in sources for each in find_sources(Path(given), format, root)]
+    if not found:
         raise EmptySourceError("No source was named.", hint="Name at least one source file.")
     with tables.sole_writer(STAGE):
         known = tables.image_digests()
         summaries: dict[str, SourceSummary] = {}
-        for path in paths:
-            root = Path(image_root) if image_root is not None else path.parent
-            job = _SourceJob(tables, path, choose_format(path, format), root, split, known)
-            summary = job.run(progress)
+        for source in found:
+            summary = _SourceJob(tables, source, split, known).run(progress)
             summaries.setdefault(summary.source, summary)
         if any(summary.is_new for summary in summaries.values()):
             tables.compact()
@@ -161,18 +164,11 @@ class _SourceJob:
     """The ingest of one source file."""
 
     def __init__(
-        self,
-        tables: AuditTables,
-        path: Path,
-        source_format: SourceFormat,
-        image_root: Path,
-        split: str,
-        known_images: set[str],
+        self, tables: AuditTables, source: Source, split: str, known_images: set[str]
     ) -> None:
         self._tables = tables
-        self._path = path
-        self._format = source_format
-        self._image_root = image_root
+        self._source = source
+        self._path = source.path
         self._split = split
         self._known_images = known_images
 
@@ -184,14 +180,16 @@ class _SourceJob:
         if entry is not None and entry["is_finished"]:
             self._check_same_options(name, entry)
             return _summary_of(name, entry, is_new=False)
-        description = self._format.describe(self._path)
+        description = self._source.container.describe(self._path)
         entry = {
             "number": entry["number"] if entry else len(list_sources(self._tables)),
             "path_digest": digest_of_path(self._path),
-            "root_digest": digest_of_path(self._image_root),
+            "root_digest": digest_of_path(self._source.image_root),
             "sha256": sha256,
             "num_bytes": before[0],
-            "format": self._format.name,
+            "container": self._source.container.name,
+            "format": self._source.dialect.name,
+            "options": self._source.options,
             "split": self._split,
             "description": description,
             "is_finished": False,
@@ -250,11 +248,11 @@ class _SourceJob:
         first_row = next_row(self._tables, name)
         # Rows after the last sample are read again, so that none is quarantined twice.
         self._tables.delete_quarantine(f"source = {sql_text(name)} AND source_row >= {first_row}")
-        loader = ImageLoader(self._image_root, self._known_images, self._path.name)
+        loader = ImageLoader(self._source.image_root, self._known_images, self._path.name)
         pending, rows_read, is_committing, progressed = _Pending(), first_row, False, 0
         try:
-            with progress.task(f"ingest {name}", total, self._format.unit) as task:
-                for record in self._format.records(self._path, first_row):
+            with progress.task(f"ingest {name}", total, self._source.container.unit) as task:
+                for record in self._source.container.records(self._path, first_row):
                     self._take(name, record, loader, pending)
                     rows_read = record.row + 1
                     task.advance(record.progress)
@@ -283,11 +281,11 @@ class _SourceJob:
         try:
             if record.fault is not None:
                 raise record.fault
-            conversation = read_conversation(record.value)
+            conversation = self._source.dialect.read(record.value)
             digests = [loader.load(reference) for reference in conversation.images]
-            raw = self._format.stored_raw(record, conversation.images, digests)
+            raw = self._source.container.stored_raw(record, conversation.images, digests)
         except BadRecordError as fault:
-            raw = record.raw or self._format.stored_raw(record, [], [])
+            raw = record.raw or self._source.container.stored_raw(record, [], [])
             pending.quarantine.append(
                 {
                     "source": name,
@@ -354,10 +352,10 @@ class _SourceJob:
         if by_code.keys() & {schema.QuarantineCode.IMAGE_MISSING, "path_escapes_root"}:
             hint = "Name the folder that image paths are relative to with --image-root."
         else:
-            hint = "Check that the file is of the format it was read as (--format)."
+            hint = "Check that its records are of the format they were read as (--format)."
+        dialect = self._source.dialect.name
         return EmptySourceError(
-            f"No record of {self._path} can be used ({found}, read as {self._format.name}).",
-            hint=hint,
+            f"No record of {self._path} can be used ({found}, read as {dialect}).", hint=hint
         )
 
 
@@ -387,6 +385,7 @@ def _summary_of(name: str, entry: dict[str, Any], *, is_new: bool) -> SourceSumm
     return SourceSummary(
         source=name,
         format=entry["format"],
+        container=entry["container"],
         sha256=entry["sha256"],
         split=entry["split"],
         rows_read=entry["rows_read"],

@@ -22,12 +22,9 @@ from bye_audit.errors import ConfigError, EmptySourceError, InputError
 from bye_audit.mini.dataset import Example
 from bye_audit.model.prompts import ConversationError, decode_image
 from bye_audit.schema import IMAGE_PLACEHOLDER
-from bye_audit.store.sources import choose_format
-from bye_audit.store.sources.conversation import (
-    BadRecordError,
-    ImageReference,
-    read_conversation,
-)
+from bye_audit.store.sources.containers import recognise_container
+from bye_audit.store.sources.conversation import BadRecordError, ImageReference
+from bye_audit.store.sources.dialects.turns import read_turns
 
 _SUFFIXES = (".parquet", ".jsonl", ".json")
 _ASK_FOR_LETTER = "Answer with the option's letter from the given choices directly."
@@ -138,7 +135,7 @@ def _count(files: tuple[Path, ...]) -> int:
 def _read(files: tuple[Path, ...]) -> Iterator[_Row]:
     """Give the rows with exactly one image, as the paper takes them; others are passed over."""
     for path in files:
-        for record in choose_format(path).records(path, 0):
+        for record in recognise_container(path).records(path, 0):
             if record.fault is None:
                 row = _row_of(record.value, path.parent)
                 if row is not None:
@@ -149,7 +146,7 @@ def _row_of(value: object, folder: Path) -> _Row | None:
     if isinstance(value, Mapping) and isinstance(value.get("choices"), list):
         value = _ask_for_letter(value)
     try:
-        conversation = read_conversation(value)
+        conversation = read_turns(value)
     except BadRecordError:
         return None
     if len(conversation.images) != 1:

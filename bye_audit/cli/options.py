@@ -79,7 +79,9 @@ def source_options(command: Command) -> Command:
             default="auto",
             show_default=True,
             metavar="FORMAT",
-            help="Format of the sources: auto, llava, chat-jsonl or hf-parquet.",
+            help="Whose records they are: llava, sharegpt, alpaca, llama-factory, ms-swift, "
+            "qwen-vl, internvl, openai, bedrock, trl, columns or any; or how they lie: json, "
+            "jsonl, parquet.",
         ),
         click.option(
             "--image-root",

@@ -21,9 +21,9 @@ from bye_audit.errors import ConfigError
 from bye_audit.progress import SILENT, Progress, Task
 from bye_audit.store.border import storage_errors
 from bye_audit.store.source_list import list_sources
-from bye_audit.store.sources import FORMATS
-from bye_audit.store.sources.base import StoredRecord
-from bye_audit.store.sources.conversation import read_conversation
+from bye_audit.store.sources.containers import containers
+from bye_audit.store.sources.containers.base import StoredRecord
+from bye_audit.store.sources.dialects import find_dialect
 from bye_audit.store.sources.identity import name_without_number
 from bye_audit.store.sources.images import relative_path
 from bye_audit.store.tables import AuditTables, sql_text
@@ -155,9 +155,9 @@ class _Export:
             reserved = {
                 _file_name(other).casefold() for other in sources if folders[other] == folders[name]
             }
-            source_format = FORMATS[entry["format"]]
+            container = containers()[entry["container"]]
             records = _Counted(self._survivors(name, entry, path.parent, reserved, task))
-            source_format.write(path, records, entry["description"], self._tables.load_images)
+            container.write(path, records, entry["description"], self._tables.load_images)
             self._written.append((path, records.count))
 
     def _survivors(
@@ -167,20 +167,22 @@ class _Export:
         columns = ["raw", "images"]
         for batch in self._tables.scan_samples(columns, where, _BATCH_ROWS):
             rows = batch.to_pylist()
-            self._write_image_files(rows, entry["format"], folder, reserved)
+            self._write_image_files(rows, entry, folder, reserved)
             for row in rows:
                 yield StoredRecord(row["raw"], row["images"])
             task.advance(len(rows))
 
     def _write_image_files(
-        self, rows: list[dict[str, Any]], format_name: str, folder: Path, reserved: set[str]
+        self, rows: list[dict[str, Any]], entry: dict[str, Any], folder: Path, reserved: set[str]
     ) -> None:
         """Put images where the records say they are, relative to the records' file."""
+        container = containers()[entry["container"]]
+        dialect = find_dialect(entry["format"], entry["options"])
         targets: dict[Path, str] = {}
         for row in rows:
             if not row["images"]:
                 continue
-            conversation = read_conversation(FORMATS[format_name].value_of(row["raw"]))
+            conversation = dialect.read(container.value_of(row["raw"]))
             for reference, digest in zip(conversation.images, row["images"], strict=True):
                 if reference.content is not None or reference.text is None:
                     continue

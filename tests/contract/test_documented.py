@@ -12,7 +12,8 @@ import pytest
 from bye_audit.cli.main import bye_audit
 from bye_audit.config import DetectConfig, FinetuneConfig
 from bye_audit.core.detectors import DETECTORS
-from bye_audit.store.sources import FORMATS
+from bye_audit.store.sources.containers import containers
+from bye_audit.store.sources.dialects import dialects
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = sorted(bye_audit.commands)
@@ -54,5 +55,5 @@ def test_help_names_every_detector_and_format() -> None:
     }
     for name in DETECTORS:
         assert name in texts["detector"]
-    for name in FORMATS:
+    for name in (*dialects(), *containers()):
         assert name in texts["source_format"]

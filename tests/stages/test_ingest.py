@@ -112,7 +112,8 @@ def test_all_formats_meet_in_one_table(tables: AuditTables, tmp_path: Path) -> N
     ]
     watcher = Watcher()
     summary = ingest_samples(tables, sources, progress=watcher)
-    assert [s.format for s in summary.by_source] == ["llava", "chat-jsonl", "hf-parquet"]
+    assert [s.format for s in summary.by_source] == ["llava", "openai", "trl"]
+    assert [s.container for s in summary.by_source] == ["json", "jsonl", "parquet"]
     assert (summary.num_samples, summary.num_images) == (9, 3)
     rows = tables.read_samples(["sample_id", "images", "messages"]).to_pylist()
     assert rows[0]["images"] == rows[3]["images"] == rows[6]["images"]
@@ -318,10 +319,10 @@ def test_an_empty_parquet_is_named(tables: AuditTables, tmp_path: Path) -> None:
 def test_wrong_options_are_named(tables: AuditTables, tmp_path: Path) -> None:
     source = write_llava_source(tmp_path / "a", 1)
     wrong: list[tuple[type[ByeAuditError], dict[str, object]]] = [
-        (ConfigError, {"format": "csv"}),
+        (ConfigError, {"format": "docx"}),
         (ConfigError, {"split": "../train"}),
         (InputError, {"image_root": tmp_path / "nowhere"}),
-        (SourceFormatError, {"format": "hf-parquet"}),
+        (SourceFormatError, {"format": "parquet"}),
     ]
     for error, options in wrong:
         with pytest.raises(error) as caught:

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from bye_audit.schema import QuarantineCode
-from bye_audit.store.sources.conversation import BadRecordError, ImageReference, read_conversation
+from bye_audit.store.sources.conversation import BadRecordError, ImageReference
+from bye_audit.store.sources.dialects.turns import read_turns
 
 ASK = {"from": "human", "value": "<image>\nwhat?"}
 TELL = {"from": "gpt", "value": "a star"}
@@ -40,7 +41,7 @@ MESSAGES = [
          "struct-of-lists", "openai", "trl"],
 )  # fmt: skip
 def test_dialects_agree(record: dict[str, Any]) -> None:
-    conversation = read_conversation(record)
+    conversation = read_turns(record)
     assert conversation.messages == MESSAGES
     assert conversation.images == [ImageReference(text="a.png")]
 
@@ -49,24 +50,24 @@ def test_dialects_agree(record: dict[str, Any]) -> None:
     ("value", "text"), [(7, "7"), ("7", "7"), (None, None), ({"a": 1}, '{"a": 1}'), (0, "0")]
 )
 def test_ids_of_any_type_become_text(value: object, text: str | None) -> None:
-    assert read_conversation({"id": value, "conversations": [
+    assert read_turns({"id": value, "conversations": [
         {"from": "human", "value": "?"}, TELL]}).source_id == text  # fmt: skip
 
 
 def test_turns_and_the_system_prompt_are_kept_in_order() -> None:
     record = {"system": "Be brief.", "image": "a.png", "conversations": [ASK, TELL, TELL]}
-    roles = [message["role"] for message in read_conversation(record).messages]
+    roles = [message["role"] for message in read_turns(record).messages]
     assert roles == ["system", "user", "assistant", "assistant"]
 
 
 def test_text_alone_is_a_conversation() -> None:
     record = {"conversations": [{"from": "human", "value": "hi"}, TELL]}
-    assert read_conversation(record).images == []
+    assert read_turns(record).images == []
 
 
 def test_several_images_without_placeholders_come_before_the_question() -> None:
     record = {"images": ["a", "b"], "messages": [{"role": "user", "content": "?"}, MESSAGES[1]]}
-    assert read_conversation(record).messages[0]["content"] == "<image><image>?"
+    assert read_turns(record).messages[0]["content"] == "<image><image>?"
 
 
 Q = QuarantineCode
@@ -106,6 +107,6 @@ Q = QuarantineCode
 )
 def test_bad_records_have_a_code(record: object, code: QuarantineCode) -> None:
     with pytest.raises(BadRecordError) as caught:
-        read_conversation(record)
+        read_turns(record)
     assert caught.value.code == code
     assert caught.value.detail

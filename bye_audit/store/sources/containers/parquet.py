@@ -15,7 +15,12 @@ import pyarrow.parquet as pq
 
 from bye_audit.errors import SourceFormatError
 from bye_audit.schema import QuarantineCode
-from bye_audit.store.sources.base import LoadImages, SourceRecord, StoredRecord, in_groups
+from bye_audit.store.sources.containers.base import (
+    LoadImages,
+    SourceRecord,
+    StoredRecord,
+    in_groups,
+)
 from bye_audit.store.sources.conversation import BadRecordError, ImageReference
 
 _READ_ROWS = 256
@@ -23,11 +28,16 @@ _ROW_GROUP_ROWS = 100
 _SHA256, _BASE64, _ARROW = "$sha256", "$base64", "$arrow"
 
 
-class HfParquetFormat:
+class ParquetRows:
     """A Parquet file with image and conversation columns."""
 
-    name = "hf-parquet"
+    name = "parquet"
+    title = "Parquet"
     unit = "samples"
+
+    def recognises(self, path: Path, opening: bytes) -> bool:
+        """Tell by the magic bytes."""
+        return opening.startswith(b"PAR1")
 
     def describe(self, path: Path) -> dict[str, Any]:
         """Find the number of rows and the columns' types.

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bye_audit.errors import SourceFormatError
-from bye_audit.store.sources import llava
-from bye_audit.store.sources.base import StoredRecord
-from bye_audit.store.sources.llava import LlavaFormat, split_array
+from bye_audit.store.sources.containers import json_array
+from bye_audit.store.sources.containers.base import StoredRecord
+from bye_audit.store.sources.containers.json_array import JsonArray, split_array
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -59,7 +59,7 @@ def test_broken_arrays_are_named(text: str) -> None:
 def test_a_record_without_end_is_refused_before_memory_ends(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(llava, "MAX_RECORD_BYTES", 1000)
+    monkeypatch.setattr(json_array, "MAX_RECORD_BYTES", 1000)
     with pytest.raises(SourceFormatError, match="larger than"):
         list(split_array(Trickle(b"[1" + b" " * 5000), "x.json"))
 
@@ -67,7 +67,7 @@ def test_a_record_without_end_is_refused_before_memory_ends(
 def test_a_bad_record_costs_only_itself(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     path.write_bytes(b'[{"a": 1}, {"a": }, {"a": "\xff"}, ' + b"[" * 9000 + b"]" * 9000 + b", 4]")
-    records = list(LlavaFormat().records(path, 0))
+    records = list(JsonArray().records(path, 0))
     assert [record.fault is None for record in records] == [True, False, False, False, True]
     assert [record.row for record in records] == [0, 1, 2, 3, 4]
 
@@ -86,7 +86,7 @@ def test_a_bad_record_costs_only_itself(tmp_path: Path) -> None:
 def test_writing_all_records_gives_the_same_file(tmp_path: Path, text: str) -> None:
     path, back = tmp_path / "x.json", tmp_path / "y.json"
     path.write_bytes(text.encode())
-    source_format = LlavaFormat()
+    source_format = JsonArray()
     records = [StoredRecord(record.raw, []) for record in source_format.records(path, 0)]
     source_format.write(back, records, source_format.describe(path), lambda _: {})
     assert back.read_bytes() == path.read_bytes()
@@ -95,4 +95,4 @@ def test_writing_all_records_gives_the_same_file(tmp_path: Path, text: str) -> N
 def test_reading_from_a_row_on_skips_the_rows_before(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     path.write_text("[10, 11, 12, 13]")
-    assert [(r.row, r.value) for r in LlavaFormat().records(path, 2)] == [(2, 12), (3, 13)]
+    assert [(r.row, r.value) for r in JsonArray().records(path, 2)] == [(2, 12), (3, 13)]

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from support.sources import chat_record, draw_png
 
-from bye_audit.store.sources.base import StoredRecord
-from bye_audit.store.sources.chat_jsonl import ChatJsonlFormat
-from bye_audit.store.sources.conversation import read_conversation
+from bye_audit.store.sources.containers.base import StoredRecord
+from bye_audit.store.sources.containers.json_lines import JsonLines
+from bye_audit.store.sources.dialects.turns import read_turns
 
-FORMAT = ChatJsonlFormat()
+FORMAT = JsonLines()
 
 
 @pytest.mark.parametrize("text", ['{"a":1}\n{"a":2}\n', '{"a":1}\r\n{"a":2}', '\ufeff{"a":1}\n'])
@@ -40,11 +40,11 @@ def test_images_leave_the_text_and_come_back(tmp_path: Path) -> None:
     path, back = tmp_path / "x.jsonl", tmp_path / "y.jsonl"
     path.write_text(json.dumps(chat_record(content, answer)) + "\n")
     record = next(iter(FORMAT.records(path, 0)))
-    references = read_conversation(record.value).images
+    references = read_turns(record.value).images
     raw = FORMAT.stored_raw(record, references, [digest])
     assert len(raw) < 500 < len(record.raw)
     assert digest.encode() in raw
-    assert read_conversation(FORMAT.value_of(raw)).messages[2]["content"] == answer
+    assert read_turns(FORMAT.value_of(raw)).messages[2]["content"] == answer
     stored = [StoredRecord(raw, [digest])]
     FORMAT.write(back, stored, FORMAT.describe(path), lambda _: {digest: content})
     assert back.read_bytes() == path.read_bytes()
@@ -61,5 +61,5 @@ def test_base64_that_is_not_canonical_stays_in_the_text(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
     path.write_text(text)
     record = next(iter(FORMAT.records(path, 0)))
-    references = read_conversation(record.value).images
+    references = read_turns(record.value).images
     assert FORMAT.stored_raw(record, references, ["0" * 64]) == record.raw

@@ -9,7 +9,12 @@ import re
 from collections.abc import Iterable, Iterator
 
 from bye_audit.schema import QuarantineCode
-from bye_audit.store.sources.base import LoadImages, SourceRecord, StoredRecord, in_groups
+from bye_audit.store.sources.containers.base import (
+    LoadImages,
+    SourceRecord,
+    StoredRecord,
+    in_groups,
+)
 from bye_audit.store.sources.conversation import BadRecordError, ImageReference
 from bye_audit.store.sources.images import split_data_url
 

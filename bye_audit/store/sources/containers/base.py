@@ -1,4 +1,4 @@
-"""What every source format can do: read records, keep their raw form, write the survivors back."""
+"""What every container can do: read records, keep their raw form, write the survivors back."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from bye_audit.store.sources.conversation import BadRecordError, ImageReference
 
 MAX_RECORD_BYTES = 512 << 20
 """A single record above this is a broken file, not data."""
+
+PEEK_BYTES = 1 << 16
+"""Of a file's first bytes, as many as a container is recognised by."""
 
 LoadImages = Callable[[list[str]], dict[str, bytes]]
 
@@ -29,7 +32,7 @@ class SourceRecord:
     fault: BadRecordError | None
     """Why it does not parse."""
     progress: int
-    """How far it brings the reader on, in the format's unit."""
+    """How far it brings the reader on, in the container's unit."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +43,17 @@ class StoredRecord:
     images: list[str]
 
 
-class SourceFormat(Protocol):
-    """One container of records."""
+@runtime_checkable
+class Container(Protocol):
+    """One way of laying records out in a file or folder."""
 
     name: str
+    title: str
     unit: str
+
+    def recognises(self, path: Path, opening: bytes) -> bool:
+        """Tell whether a file is laid out so, by its first bytes; of a folder there are none."""
+        ...
 
     def describe(self, path: Path) -> dict[str, Any]:
         """Tell what writing back will need and ``total``, the length in ``unit``.
@@ -52,7 +61,7 @@ class SourceFormat(Protocol):
         Raises
         ------
         SourceFormatError
-            If the file is not of this format.
+            If the file is not laid out so.
         """
         ...
 
@@ -77,7 +86,7 @@ class SourceFormat(Protocol):
         description: dict[str, Any],
         load_images: LoadImages,
     ) -> None:
-        """Write records as a new file of this format."""
+        """Write records as a new file of this layout."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""LLaVA JSON: one array of records in a file, split without parsing it whole.
+"""A JSON array of records in a file, split without parsing it whole.
 
 A streaming parser gives objects, but not the bytes they came from; here every record keeps its own
 bytes, so that what survives the filter is written back unchanged.
@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import IO, Any
 
 from bye_audit.errors import SourceFormatError
-from bye_audit.store.sources import json_text
-from bye_audit.store.sources.base import (
+from bye_audit.store.sources.containers import json_text
+from bye_audit.store.sources.containers.base import (
     MAX_RECORD_BYTES,
     LoadImages,
     SourceRecord,
     StoredRecord,
 )
-from bye_audit.store.sources.json_text import JSON_SPACE
+from bye_audit.store.sources.containers.json_text import JSON_SPACE
 
 _BOM = b"\xef\xbb\xbf"
 _CHUNK_BYTES = 1 << 20
@@ -29,11 +29,16 @@ _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|["{}\[\],]', re.DOTALL)
 _DEFAULT_FRAMING = {"head": "[\n", "separator": ",\n", "tail": "\n]\n"}
 
 
-class LlavaFormat(json_text.JsonRecords):
+class JsonArray(json_text.JsonRecords):
     """A JSON array of records, as LLaVA and most of its successors use it."""
 
-    name = "llava"
+    name = "json"
+    title = "JSON array"
     unit = "bytes"
+
+    def recognises(self, path: Path, opening: bytes) -> bool:
+        """Tell by the opening bracket."""
+        return opening.removeprefix(_BOM).lstrip(JSON_SPACE).startswith(b"[")
 
     def describe(self, path: Path) -> dict[str, Any]:
         """Find the file's size and the white space between its records.
@@ -137,7 +142,7 @@ def _open_array(file: IO[bytes], where: str) -> tuple[bytes, int]:
     if buffer[start : start + 1] != b"[":
         raise SourceFormatError(
             f"{where} is not a JSON array of records.",
-            hint="LLaVA JSON is a list of objects; use --format to name another format.",
+            hint="Check that the file is a list of objects, or one object a line.",
         )
     return buffer, start + 1
 

@@ -14,11 +14,11 @@ import pytest
 from support.sources import IMAGE_TYPE, draw_png
 
 from bye_audit.errors import SourceFormatError
-from bye_audit.store.sources.base import StoredRecord
-from bye_audit.store.sources.conversation import read_conversation
-from bye_audit.store.sources.hf_parquet import HfParquetFormat
+from bye_audit.store.sources.containers.base import StoredRecord
+from bye_audit.store.sources.containers.parquet import ParquetRows
+from bye_audit.store.sources.dialects.turns import read_turns
 
-FORMAT = HfParquetFormat()
+FORMAT = ParquetRows()
 
 
 def test_rows_of_all_types_come_back_equal(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_a_text_that_is_not_utf8_costs_only_its_row(tmp_path: Path) -> None:
 def test_question_and_answer_columns_are_a_conversation(tmp_path: Path) -> None:
     content, _ = draw_png(1)
     row = {"image": {"bytes": content, "path": None}, "question": "what?", "answer": "a star"}
-    conversation = read_conversation(row)
+    conversation = read_turns(row)
     assert [m["role"] for m in conversation.messages] == ["user", "assistant"]
     assert conversation.images[0].content == content
 

@@ -1,29 +1,38 @@
-"""Chat JSONL: one record a line, images as paths or as base64 ``data:`` URLs inside the text."""
+"""JSON lines: one record a line, images as paths or as base64 ``data:`` URLs inside the text."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from bye_audit.errors import SourceFormatError
-from bye_audit.store.sources import json_text
-from bye_audit.store.sources.base import (
+from bye_audit.store.sources.containers import json_text
+from bye_audit.store.sources.containers.base import (
     MAX_RECORD_BYTES,
+    PEEK_BYTES,
     LoadImages,
     SourceRecord,
     StoredRecord,
 )
-from bye_audit.store.sources.json_text import JSON_SPACE
+from bye_audit.store.sources.containers.json_text import JSON_SPACE
 
 _BOM = b"\xef\xbb\xbf"
 
 
-class ChatJsonlFormat(json_text.JsonRecords):
+class JsonLines(json_text.JsonRecords):
     """Lines of JSON, as OpenAI's chat fine-tuning and most newer recipes use them."""
 
-    name = "chat-jsonl"
+    name = "jsonl"
+    title = "JSON lines"
     unit = "bytes"
+
+    def recognises(self, path: Path, opening: bytes) -> bool:
+        """Tell by a first line that is an object, or looks like one of many; empty files too."""
+        text = opening.removeprefix(_BOM).lstrip()
+        # An empty file is empty in any layout; ingest says so.
+        return path.is_file() and (not text or (text.startswith(b"{") and _is_line(text, opening)))
 
     def describe(self, path: Path) -> dict[str, Any]:
         """Find the file's size and how its lines end."""
@@ -76,3 +85,15 @@ class ChatJsonlFormat(json_text.JsonRecords):
                 is_first = False
             if framing["ends"] and not is_first:
                 file.write(separator)
+
+
+def _is_line(text: bytes, opening: bytes) -> bool:
+    line, newline, rest = text.partition(b"\n")
+    if not newline and len(opening) >= PEEK_BYTES:
+        return True
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        # A broken first line before whole ones is one bad record, not another layout.
+        return rest.lstrip().startswith(b"{")
+    return True

@@ -1,0 +1,119 @@
+"""From what a user names to the sources that are meant: where they lie, and how they are read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from bye_audit.errors import ConfigError, InputError, SourceFormatError
+from bye_audit.store.sources.catalogs import (
+    LLAMA_FACTORY_FILE,
+    Listed,
+    find_in_catalog,
+    read_catalog,
+)
+from bye_audit.store.sources.containers import containers, recognise_container
+from bye_audit.store.sources.containers.base import Container
+from bye_audit.store.sources.dialects import dialects, find_dialect, recognise_dialect
+from bye_audit.store.sources.dialects.base import Dialect
+
+AUTO = "auto"
+_SUFFIXES = (".parquet", ".jsonl", ".ndjson", ".json")
+_NUM_LOOKED_AT = 8
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """A file or folder of records.
+
+    Parameters
+    ----------
+    path
+        Where it is.
+    image_root
+        The folder that image paths in the records are relative to.
+    container
+        How the records lie in it.
+    dialect
+        How they are read.
+    options
+        What a catalog says of them.
+    """
+
+    path: Path
+    image_root: Path
+    container: Container
+    dialect: Dialect
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def find_sources(
+    given: Path, format_name: str = AUTO, image_root: Path | None = None
+) -> list[Source]:
+    """Find the sources a user means by a path.
+
+    Parameters
+    ----------
+    given
+        A data file, a catalog that lists some, or a folder of either.
+    format_name
+        Name of a dialect or of a container, or ``auto`` for what the content shows.
+    image_root
+        The folder that image paths are relative to; None: what the catalog says, or else the
+        file's own.
+
+    Raises
+    ------
+    InputError
+        If there is nothing at that path, or nothing that is known.
+    ConfigError
+        If there is no format of that name.
+    """
+    known = (AUTO, *dialects(), *containers())
+    if format_name not in known:
+        raise ConfigError(
+            f"There is no source format {format_name!r}.", hint=f"Use one of {', '.join(known)}."
+        )
+    return [_open(listed, format_name, image_root) for listed in _list_files(given)]
+
+
+def _list_files(given: Path) -> list[Listed]:
+    if given.is_file():
+        catalog = read_catalog(given)
+        return [find_in_catalog(given) or Listed(path=given)] if catalog is None else catalog
+    if not given.is_dir():
+        raise InputError(f"There is no file {given}.", hint="Check the path of the source.")
+    if (given / LLAMA_FACTORY_FILE).is_file():
+        return _list_files(given / LLAMA_FACTORY_FILE)
+    for suffix in _SUFFIXES:
+        found = sorted(path for path in given.rglob(f"*{suffix}") if path.is_file())
+        if found:
+            return [Listed(path=path) for path in found]
+    raise SourceFormatError(
+        f"The folder {given} holds no {', '.join(_SUFFIXES)} files.",
+        hint="Name the file with the records; image folders go to --image-root.",
+    )
+
+
+def _open(listed: Listed, format_name: str, image_root: Path | None) -> Source:
+    if format_name in containers():
+        container = containers()[format_name]
+        container.describe(listed.path)
+    else:
+        container = recognise_container(listed.path)
+    if format_name in dialects():
+        dialect = find_dialect(format_name, listed.options)
+    elif listed.dialect is not None:
+        dialect = find_dialect(listed.dialect, listed.options)
+    else:
+        records = islice(container.records(listed.path, 0), _NUM_LOOKED_AT)
+        dialect = recognise_dialect([each.value for each in records if each.fault is None])
+    return Source(
+        path=listed.path,
+        image_root=image_root or listed.image_root or listed.path.parent,
+        container=container,
+        dialect=dialect,
+        options=listed.options,
+    )
