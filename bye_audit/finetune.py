@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 STAGE = "finetune"
 ADAPTERS_DIR = "adapters"
 _FINGERPRINT_FILE = "fingerprint.json"
+_READ = ["messages", "images", "unscorable"]
 # They change how a run gets there, not where it arrives.
 NOT_IN_FINGERPRINT = ("checkpoint_seconds", "gradient_checkpointing", "micro_batch_size")
 
@@ -214,20 +215,20 @@ class StoredConversations:
 
         found = self.__getitems__([index])[0]
         if found is None:
-            raise ConversationError("an image cannot be decoded")
+            raise ConversationError("an image cannot be decoded, or it has a video")
         return found
 
     def __getitems__(self, indices: Sequence[int]) -> list[Conversation | None]:
-        """Read many at once; None where an image cannot be decoded."""
+        """Read many at once; None where an image cannot be decoded, or there is a video."""
         from bye_audit.model.prompts import ConversationError, decode_conversation
 
         with storage_errors("read samples"):
-            rows = self._dataset.take(list(indices), columns=["messages", "images"]).to_pylist()
+            rows = self._dataset.take(list(indices), columns=_READ).to_pylist()
         data = self._tables.load_images([digest for row in rows for digest in row["images"]])
         found: list[Conversation | None] = []
         for row in rows:
             try:
-                found.append(decode_conversation(row, data))
+                found.append(None if row["unscorable"] else decode_conversation(row, data))
             except ConversationError:
                 found.append(None)
         return found

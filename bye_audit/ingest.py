@@ -305,6 +305,7 @@ class _SourceJob:
                     "split": self._split,
                     "messages": conversation.messages,
                     "images": digests,
+                    "unscorable": conversation.unscorable,
                     "raw": raw,
                 }
             )

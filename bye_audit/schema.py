@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SCHEMA_VERSION_KEY = "bye_audit.schema_version"
 
 SAMPLES = "samples"
@@ -176,6 +176,8 @@ def samples_schema() -> pa.Schema:
             pa.field("split", pa.string()),
             pa.field("messages", pa.list_(message_type()), nullable=False),
             pa.field("images", pa.list_(pa.string()), nullable=False),
+            # What else it holds, such as a video; null where a model can be asked about all of it.
+            pa.field("unscorable", pa.string()),
             pa.field("raw", pa.large_binary(), nullable=False),
         ],
         metadata={SCHEMA_VERSION_KEY: str(SCHEMA_VERSION)},

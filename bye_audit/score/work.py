@@ -67,7 +67,7 @@ class WindowReader:
         from bye_audit.model.samples import prepare_sample, set_aside
 
         table = self.tables.take_samples(
-            rows, ["sample_id", "messages", "images"], version=self.version
+            rows, ["sample_id", "messages", "images", "unscorable"], version=self.version
         )
         found = table.to_pylist()
         data = self.tables.load_images([digest for row in found for digest in row["images"]])
@@ -76,6 +76,10 @@ class WindowReader:
         prepared = []
         for row in found:
             sample_id, digests = row["sample_id"], row["images"]
+            if row["unscorable"]:
+                reason = f"it has {row['unscorable']}"
+                prepared.append(set_aside(sample_id, ScoreStatus.NOT_SCORABLE, reason))
+                continue
             if not digests:
                 prepared.append(set_aside(sample_id, ScoreStatus.NOT_SCORABLE, "no image"))
                 continue

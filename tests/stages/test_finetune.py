@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from support.sources import draw_png
 from support.stored import add_sample, make_audit
 
 from bye_audit import Audit
@@ -128,6 +129,14 @@ def test_broken_images_are_left_out_of_training(tables: AuditTables, tiny_vlm_di
     result = finetune_provisional(tables, str(tiny_vlm_dir), FAST)
     assert (result.num_samples, result.num_left_out) == (9, 1)
     assert StoredConversations(tables).__getitems__([8, 0])[0] is None
+
+
+def test_samples_with_a_video_are_left_out_of_training(
+    tables: AuditTables, tiny_vlm_dir: Path
+) -> None:
+    add_sample(tables, "s:8", "<image><video>?", "red", draw_png(1)[0], unscorable="a video")
+    result = finetune_provisional(tables, str(tiny_vlm_dir), FAST)
+    assert (result.num_samples, result.num_left_out) == (9, 1)
 
 
 def test_the_record_is_plain_json(tables: AuditTables, tiny_vlm_dir: Path) -> None:

@@ -11,6 +11,7 @@ import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.sources import draw_png
 from support.stored import add_sample, encode, make_audit
 
 from bye_audit import schema
@@ -63,6 +64,15 @@ def test_only_what_has_no_score_is_planned(tmp_path: Path, tiny_vlm_dir: Path) -
     assert plan_windows(tables, retries_errors=False) == []
     (retried,) = plan_windows(tables, retries_errors=True)
     assert retried.tolist() == [4]
+
+
+def test_samples_with_a_video_are_kept_and_never_scored(tmp_path: Path, tiny_vlm_dir: Path) -> None:
+    tables = make_questions(tmp_path / "a", [0, 1])
+    add_sample(tables, "s:2", "<image><video>?", "red", draw_png(1)[0], unscorable="a video")
+    summary = score_samples(tables, str(tiny_vlm_dir), None, ScoreConfig(plausibility=False))
+    assert (summary.num_ok, summary.num_not_scorable) == (2, 1)
+    (row,) = tables.read_samples(["score_error"], "score_status = 'not_scorable'").to_pylist()
+    assert row["score_error"] == "it has a video"
 
 
 def test_two_runs_give_identical_bits(tmp_path: Path, tiny_vlm_dir: Path) -> None:

@@ -49,6 +49,7 @@ def make_audit(folder: Path, rows: list[dict[str, object]]) -> AuditTables:
             for row in rows
         ],
         "images": [list(row["images"]) for row in rows],  # type: ignore[call-overload]
+        "unscorable": [None] * len(rows),
         "raw": [b"{}"] * len(rows),
     }
     tables.append_samples(pa.table(samples, schema=schema.samples_schema()))

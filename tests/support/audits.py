@@ -65,6 +65,7 @@ def make_scored_audit(
             for row in range(num_samples)
         ],
         "images": [[digest] for digest in digests],
+        "unscorable": [None] * num_samples,
         "raw": [b"{}"] * num_samples,
     }
     tables.append_images(

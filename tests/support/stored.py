@@ -42,6 +42,7 @@ def add_sample(
     answer: str,
     image: bytes | None,
     more: tuple[str, ...] = (),
+    unscorable: str | None = None,
 ) -> None:
     """Append one sample, whatever its image bytes are."""
     digests = [] if image is None else [hashlib.sha256(image).hexdigest()]
@@ -69,6 +70,7 @@ def add_sample(
             ),
         ],
         "images": digests,
+        "unscorable": unscorable,
         "raw": b"{}",
     }
     tables.append_samples(pa.Table.from_pylist([row], schema=schema.samples_schema()))
