@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +48,28 @@ def bye_audit() -> None:
 @shared.audit_argument
 @shared.sources_argument
 @shared.source_options
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Only say what the sources are recognised as, and show their first records.",
+)
 @shared.json_option
-def ingest(audit: str, sources: tuple[str, ...], as_json: bool, **options: Any) -> None:
+def ingest(
+    audit: str, sources: tuple[str, ...], dry_run: bool, as_json: bool, **options: Any
+) -> None:
     """Read SOURCE files or folders into AUDIT."""
-    summary = open_audit(audit).ingest(*sources, **options).ingested
+    opened = open_audit(audit)
+    places = {name: options[name] for name in ("source_format", "image_root")}
+    if dry_run and as_json:
+        output.show_json(list(opened.preview(*sources, **places)))
+        return
+    if not as_json:
+        # Of many shards the first says enough, unless nothing else is asked for.
+        previews = islice(opened.preview(*sources, **places), None if dry_run else 1)
+        output.show(line for preview in previews for line in output.describe_preview(preview))
+    if dry_run:
+        return
+    summary = opened.ingest(*sources, **options).ingested
     assert summary is not None
     if as_json:
         output.show_json(summary)

@@ -21,10 +21,11 @@ if TYPE_CHECKING:
     from bye_audit.core.bsi import LayerProfile
     from bye_audit.filter import FilterResult
     from bye_audit.finetune import FinetuneResult
-    from bye_audit.ingest import IngestSummary
+    from bye_audit.ingest import IngestSummary, Preview
     from bye_audit.purify import PurifyResult
     from bye_audit.score import ScoreSummary
 
+_SHOWN_CHARACTERS = 100
 _DECISION_COLORS = {
     Decision.NO_EVIDENCE: "green",
     Decision.INCONCLUSIVE: "yellow",
@@ -67,6 +68,31 @@ def as_plain(value: Any) -> Any:
     if isinstance(value, Iterable):
         return [as_plain(item) for item in value]
     return str(value)
+
+
+def describe_preview(preview: Preview) -> list[str]:
+    """Say what a source was recognised as, and show its first records."""
+    lines = [
+        f"{preview.path}: {preview.format} records ({preview.container}), "
+        f"image paths from {preview.image_root}"
+    ]
+    for example in preview.examples:
+        lines.append(f"  record {example.row}{_list_images(example.images)}")
+        lines += [
+            f"    {message['role']}: {_one_line(message['content'])}"
+            for message in example.messages
+        ]
+        if example.fault:
+            lines.append(f"    {example.fault}")
+    return lines
+
+
+def _list_images(images: list[str]) -> str:
+    return f": {', '.join(images)}" if images else ""
+
+
+def _one_line(text: str) -> str:
+    return clip(text, _SHOWN_CHARACTERS)
 
 
 def describe_ingest(summary: IngestSummary) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from bye_audit.pipeline.reporting import write_audit_report
 
 if TYPE_CHECKING:
     from bye_audit.canary import CanaryPlan
+    from bye_audit.ingest import Preview
 
 
 class Audit(QuestionedAudit):
@@ -41,6 +42,23 @@ class Audit(QuestionedAudit):
     >>> audit.score().confirm().filter("cleaned").filtered.decision    # doctest: +SKIP
     'poison_suspected'
     """
+
+    def preview(
+        self,
+        *sources: str | Path,
+        source_format: str = "auto",
+        image_root: str | Path | None = None,
+    ) -> Iterator[Preview]:
+        """Say what sources are recognised as, and read their first records; nothing is written.
+
+        Parameters
+        ----------
+        sources, source_format, image_root
+            As for :meth:`ingest`.
+        """
+        from bye_audit.ingest import preview_sources
+
+        return preview_sources(sources, format=source_format, image_root=image_root)
 
     def ingest(
         self,

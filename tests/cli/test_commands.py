@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 from support.audits import make_scored_audit
-from support.sources import write_llava_source
+from support.sources import llava_record, write_chat_source, write_llava_source
 
 from bye_audit.cli.main import bye_audit
 
@@ -47,6 +47,24 @@ def test_ingest_says_what_it_read_and_what_comes_next(tmp_path: Path) -> None:
     assert result.exit_code == 0
     assert "Read 3 rows: 3 samples, 0 quarantined, 3 images." in result.stdout
     assert f"Next: bye-audit finetune '{tmp_path}/my audit' --model MODEL" in result.stdout
+
+
+def test_a_dry_run_shows_what_is_recognised_and_writes_nothing(tmp_path: Path) -> None:
+    hostile = llava_record(7, "x\x1b[2J", "../../secret.png")
+    source = write_llava_source(tmp_path / "data", num_samples=2, extra=[hostile])
+    chats = write_chat_source(tmp_path / "chats", 1)
+    result = _run("ingest", tmp_path / "audit", source, chats, "--dry-run")
+    assert result.exit_code == 0
+    assert f"{source}: LLaVA records (JSON array)" in result.stdout
+    assert f"{chats}: OpenAI chat records (JSON lines)" in result.stdout
+    assert result.stdout.count("    user: <image>") == 3
+    assert "path_escapes_root" in result.stdout
+    assert "\x1b" not in result.stdout
+    assert not (tmp_path / "audit").exists()
+    shown = json.loads(_run("ingest", tmp_path / "audit", source, "--dry-run", "--json").stdout)
+    assert [example["row"] for example in shown[0]["examples"]] == [0, 1, 2]
+    # What is ingested is shown as well, before it is read.
+    assert "LLaVA records" in _run("ingest", tmp_path / "audit", source).stdout
 
 
 def test_ingest_again_reads_nothing_twice(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from support.sources import (
     write_parquet_source,
 )
 
-from bye_audit import ingest, schema
+from bye_audit import schema
 from bye_audit.errors import (
     ByeAuditError,
     ConfigError,
@@ -33,7 +33,7 @@ from bye_audit.errors import (
     SourceFormatError,
     TableError,
 )
-from bye_audit.ingest import IngestSummary, ingest_samples
+from bye_audit.ingest import IngestSummary, ingest_samples, job
 from bye_audit.progress import Task
 from bye_audit.store.source_list import list_sources
 from bye_audit.store.tables import AuditTables
@@ -151,7 +151,7 @@ def test_the_run_tells_what_went_in(tables: AuditTables, tmp_path: Path) -> None
 def test_stopped_and_continued_equals_uninterrupted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int, commit_rows: int
 ) -> None:
-    monkeypatch.setattr(ingest, "_COMMIT_ROWS", commit_rows)
+    monkeypatch.setattr(job, "_COMMIT_ROWS", commit_rows)
     source = write_llava_source(tmp_path / "a", 5, extra=BAD)
     tables = AuditTables.create(tmp_path / "stopped")
     with pytest.raises(InterruptedStageError) as caught:
@@ -172,19 +172,20 @@ def run_in_process(tmp_path: Path, source: Path, before: str = "") -> subprocess
 import sys, time
 sys.path[:0] = {sys.path!r}
 {before}
-from bye_audit import ingest, schema
+from bye_audit import schema
+from bye_audit.ingest import ingest_samples, job
 from bye_audit.errors import ByeAuditError
 from bye_audit.store.tables import AuditTables
-ingest._COMMIT_ROWS = 3
-original = ingest._SourceJob._take
+job._COMMIT_ROWS = 3
+original = job.SourceJob._take
 def slow(*args):
     time.sleep(0.01)
     original(*args)
-ingest._SourceJob._take = slow
+job.SourceJob._take = slow
 tables = AuditTables.create({str(tmp_path / "audit")!r})
 print("ready", flush=True)
 try:
-    ingest.ingest_samples(tables, [{str(source)!r}])
+    ingest_samples(tables, [{str(source)!r}])
 except ByeAuditError as error:
     print(type(error).__name__, error, error.hint)
 """

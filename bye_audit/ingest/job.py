@@ -1,32 +1,25 @@
-"""Stage 1: source files become samples, images and, where they cannot, quarantined records.
-
-Reads source files; writes the tables samples, images and quarantine. Every record read ends in
-exactly one of samples and quarantine. A killed ingest goes on where it stopped, a finished one is
-not done again.
-"""
+"""The ingest of one source: read, checked and committed batch by batch, resumed where it was."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 
 from bye_audit import schema
 from bye_audit.errors import (
-    ConfigError,
     EmptySourceError,
     InputError,
     InterruptedStageError,
 )
-from bye_audit.progress import SILENT, Progress
+from bye_audit.ingest.summary import SourceSummary, ingest_record, summary_of
+from bye_audit.progress import Progress
 from bye_audit.store.source_list import delete_source, list_sources, next_row, record_source
 from bye_audit.store.sources.containers.base import SourceRecord
 from bye_audit.store.sources.conversation import BadRecordError
-from bye_audit.store.sources.finding import AUTO, Source, find_sources
+from bye_audit.store.sources.finding import Source
 from bye_audit.store.sources.identity import (
     digest_of_path,
     fingerprint,
@@ -41,110 +34,6 @@ STAGE = "ingest"
 _COMMIT_ROWS = 8192
 _COMMIT_BYTES = 64 << 20
 _QUARANTINE_RAW_BYTES = 64 << 10
-_SPLIT_NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
-
-
-@dataclass(frozen=True)
-class SourceSummary:
-    """What became of one source file."""
-
-    source: str
-    format: str
-    """The dialect of its records."""
-    container: str
-    """How they lie in it."""
-    sha256: str
-    split: str
-    rows_read: int
-    num_samples: int
-    num_quarantined: int
-    is_new: bool
-    """False if an earlier run had finished it."""
-
-
-@dataclass(frozen=True)
-class IngestSummary:
-    """What became of all the sources given."""
-
-    rows_read: int
-    num_samples: int
-    num_quarantined: int
-    num_images: int
-    """Distinct images in the audit directory."""
-    by_source: list[SourceSummary]
-    by_code: dict[str, int]
-    """Quarantined records of these sources by reason, commonest first."""
-
-
-def ingest_samples(
-    tables: AuditTables,
-    sources: Sequence[str | Path],
-    *,
-    format: str = AUTO,  # noqa: A002 - the option's name
-    image_root: str | Path | None = None,
-    split: str = "train",
-    progress: Progress = SILENT,
-) -> IngestSummary:
-    """Read source files into the audit directory.
-
-    Parameters
-    ----------
-    tables
-        The audit directory.
-    sources
-        Files, folders of files, or catalogs: a ``dataset_info.json`` or an InternVL meta JSON.
-    format
-        A name of `bye_audit.store.sources.dialects.dialects`, or ``auto``.
-    image_root
-        The folder that image paths in the records are relative to; None: what the catalog says, or
-        each source's own.
-    split
-        Name of the split the samples belong to.
-    progress
-        Where to report.
-
-    Raises
-    ------
-    InputError
-        If a source is not there, is of no known format, holds no usable record, or was ingested
-        before with other content.
-    InterruptedStageError
-        If the user stops it; what was read is kept.
-    """
-    if not _SPLIT_NAME.fullmatch(split):
-        raise ConfigError(
-            f"The split name {split!r} has other signs than letters, digits and _.",
-            hint="Use a name such as train.",
-        )
-    if image_root is not None and not Path(image_root).is_dir():
-        raise InputError(
-            f"There is no image folder {image_root}.", hint="Check the path after --image-root."
-        )
-    root = None if image_root is None else Path(image_root)
-    found = [each for given in sources for each in find_sources(Path(given), format, root)]
-    if not found:
-        raise EmptySourceError("No source was named.", hint="Name at least one source file.")
-    with tables.sole_writer(STAGE):
-        known = tables.image_digests()
-        summaries: dict[str, SourceSummary] = {}
-        for source in found:
-            summary = _SourceJob(tables, source, split, known).run(progress)
-            summaries.setdefault(summary.source, summary)
-        if any(summary.is_new for summary in summaries.values()):
-            tables.compact()
-    return _summarise(tables, list(summaries.values()))
-
-
-def _summarise(tables: AuditTables, by_source: list[SourceSummary]) -> IngestSummary:
-    names = ", ".join(sql_text(summary.source) for summary in by_source)
-    return IngestSummary(
-        rows_read=sum(summary.rows_read for summary in by_source),
-        num_samples=sum(summary.num_samples for summary in by_source),
-        num_quarantined=sum(summary.num_quarantined for summary in by_source),
-        num_images=tables.num_images(),
-        by_source=by_source,
-        by_code=tables.quarantine_counts(f"source IN ({names})"),
-    )
 
 
 @dataclass
@@ -160,8 +49,20 @@ class _Pending:
         return len(self.samples) + len(self.quarantine)
 
 
-class _SourceJob:
-    """The ingest of one source file."""
+class SourceJob:
+    """The ingest of one source.
+
+    Parameters
+    ----------
+    tables
+        The audit directory.
+    source
+        What is read, and how.
+    split
+        Name of the split its samples belong to.
+    known_images
+        Digests of images stored already.
+    """
 
     def __init__(
         self, tables: AuditTables, source: Source, split: str, known_images: set[str]
@@ -179,7 +80,7 @@ class _SourceJob:
         name, entry = self._find_entry(sha256)
         if entry is not None and entry["is_finished"]:
             self._check_same_options(name, entry)
-            return _summary_of(name, entry, is_new=False)
+            return summary_of(name, entry, is_new=False)
         description = self._source.container.describe(self._path)
         entry = {
             "number": entry["number"] if entry else len(list_sources(self._tables)),
@@ -205,7 +106,7 @@ class _SourceJob:
             raise
         record_source(self._tables, name, {**entry, "is_finished": True})
         self._tables.record_run(STAGE, ingest_record(self._tables))
-        return _summary_of(name, entry, is_new=True)
+        return summary_of(name, entry, is_new=True)
 
     def _find_entry(self, sha256: str) -> tuple[str, dict[str, Any] | None]:
         """Find the source's own name in this audit, and what is known of it."""
@@ -358,42 +259,6 @@ class _SourceJob:
         return EmptySourceError(
             f"No record of {self._path} can be used ({found}, read as {dialect}).", hint=hint
         )
-
-
-def ingest_record(tables: AuditTables) -> dict[str, Any]:
-    """Describe all finished sources of an audit, for its run record and its provenance."""
-    summaries = [
-        _summary_of(name, entry, is_new=False)
-        for name, entry in list_sources(tables).items()
-        if entry["is_finished"]
-    ]
-    sources = []
-    for summary in summaries:
-        source = asdict(summary)
-        del source["is_new"]
-        sources.append(source)
-    return {
-        "sources": sources,
-        "rows_read": sum(summary.rows_read for summary in summaries),
-        "num_samples": sum(summary.num_samples for summary in summaries),
-        "num_quarantined": sum(summary.num_quarantined for summary in summaries),
-        "num_images": tables.num_images(),
-        "quarantine_by_code": tables.quarantine_counts(),
-    }
-
-
-def _summary_of(name: str, entry: dict[str, Any], *, is_new: bool) -> SourceSummary:
-    return SourceSummary(
-        source=name,
-        format=entry["format"],
-        container=entry["container"],
-        sha256=entry["sha256"],
-        split=entry["split"],
-        rows_read=entry["rows_read"],
-        num_samples=entry["num_samples"],
-        num_quarantined=entry["num_quarantined"],
-        is_new=is_new,
-    )
 
 
 def _table(rows: Iterable[dict[str, Any]], table_schema: pa.Schema) -> pa.Table:
