@@ -66,7 +66,8 @@ def ingest(
     if not as_json:
         # Of many shards the first says enough, unless nothing else is asked for.
         previews = islice(opened.preview(*sources, **places), None if dry_run else 1)
-        output.show(line for preview in previews for line in output.describe_preview(preview))
+        shown = (preview for preview in previews if dry_run or preview.examples)
+        output.show(line for preview in shown for line in output.describe_preview(preview))
     if dry_run:
         return
     summary = opened.ingest(*sources, **options).ingested

@@ -72,6 +72,8 @@ def as_plain(value: Any) -> Any:
 
 def describe_preview(preview: Preview) -> list[str]:
     """Say what a source was recognised as, and show its first records."""
+    if not preview.examples:
+        return [f"{preview.path}: {preview.container} without records"]
     lines = [
         f"{preview.path}: {preview.format} records ({preview.container}), "
         f"image paths from {preview.image_root}"
