@@ -20,7 +20,9 @@ from bye_audit.store.sources.dialects import dialects, find_dialect, recognise_d
 from bye_audit.store.sources.dialects.base import Dialect
 
 AUTO = "auto"
-_SUFFIXES = (".parquet", ".jsonl", ".ndjson", ".json")
+# A folder's files of the first kind that it has: JSON beside Parquet shards describes them.
+_KINDS = ((".parquet",), (".jsonl", ".ndjson"), (".json",))
+_PACKED = (".gz", ".zst")
 _NUM_LOOKED_AT = 8
 
 
@@ -87,14 +89,21 @@ def _list_files(given: Path) -> list[Listed]:
         raise InputError(f"There is no file {given}.", hint="Check the path of the source.")
     if (given / LLAMA_FACTORY_FILE).is_file():
         return _list_files(given / LLAMA_FACTORY_FILE)
-    for suffix in _SUFFIXES:
-        found = sorted(path for path in given.rglob(f"*{suffix}") if path.is_file())
+    files = sorted(path for path in given.rglob("*") if path.is_file())
+    for kind in _KINDS:
+        found = [path for path in files if _unpacked_name(path).endswith(kind)]
         if found:
             return [Listed(path=path) for path in found]
+    suffixes = ", ".join(suffix for kind in _KINDS for suffix in kind)
     raise SourceFormatError(
-        f"The folder {given} holds no {', '.join(_SUFFIXES)} files.",
+        f"The folder {given} holds no {suffixes} files.",
         hint="Name the file with the records; image folders go to --image-root.",
     )
+
+
+def _unpacked_name(path: Path) -> str:
+    name = path.name.lower()
+    return next((name.removesuffix(end) for end in _PACKED if name.endswith(end)), name)
 
 
 def _open(listed: Listed, format_name: str, image_root: Path | None) -> Source:

@@ -13,6 +13,7 @@ from bye_audit.store.sources.containers.base import PEEK_BYTES, Container
 from bye_audit.store.sources.containers.json_array import JsonArray
 from bye_audit.store.sources.containers.json_lines import JsonLines
 from bye_audit.store.sources.containers.parquet import ParquetRows
+from bye_audit.store.sources.containers.streams import open_stream
 from bye_audit.store.sources.plugins import load_plugins
 
 ENTRY_POINTS = "bye_audit.containers"
@@ -47,7 +48,7 @@ def recognise_container(path: Path) -> Container:
 
 def _read_opening(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
+        with open_stream(path) as file:
             return file.read(PEEK_BYTES)
     except OSError as error:
         raise InputError(

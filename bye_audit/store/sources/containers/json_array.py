@@ -20,6 +20,12 @@ from bye_audit.store.sources.containers.base import (
     StoredRecord,
 )
 from bye_audit.store.sources.containers.json_text import JSON_SPACE
+from bye_audit.store.sources.containers.streams import (
+    create_stream,
+    open_stream,
+    read_compression,
+    read_end,
+)
 
 _BOM = b"\xef\xbb\xbf"
 _CHUNK_BYTES = 1 << 20
@@ -48,24 +54,25 @@ class JsonArray(json_text.JsonRecords):
         SourceFormatError
             If the file is no JSON array or has no end.
         """
-        total = path.stat().st_size
-        with path.open("rb") as file:
-            file.seek(max(0, total - _MAX_FRAMING_BYTES))
-            end = file.read()
+        end = read_end(path, _MAX_FRAMING_BYTES)
         if not end.rstrip(JSON_SPACE).endswith(b"]"):
             raise SourceFormatError(
                 f"{path} does not end with the `]` of a JSON array; it may have been cut off.",
                 hint="Fetch the file again, or check that it is a JSON array.",
             )
-        return {"total": total, "framing": _framing(path, end)}
+        return {
+            "total": path.stat().st_size,
+            "framing": _framing(path, end),
+            "compression": read_compression(path),
+        }
 
     def records(self, path: Path, first_row: int) -> Iterator[SourceRecord]:
         """Read records one by one."""
-        with path.open("rb") as file:
+        with open_stream(path) as file:
             for row, piece in enumerate(split_array(file, str(path))):
                 if row >= first_row:
                     raw = piece.strip(JSON_SPACE)
-                    yield json_text.parse_record(row, raw, len(piece) + 1)
+                    yield json_text.parse_record(row, raw, file.advanced())
 
     def write(
         self,
@@ -76,12 +83,12 @@ class JsonArray(json_text.JsonRecords):
     ) -> None:
         """Write records with the white space their source had between them."""
         framing = description.get("framing") or _DEFAULT_FRAMING
-        with path.open("wb") as file:
+        with create_stream(path, description.get("compression")) as file:
             before = framing["head"]
             for raw in json_text.restored(records, load_images):
                 file.write(before.encode() + raw)
                 before = framing["separator"]
-            is_empty = file.tell() == 0
+            is_empty = before == framing["head"]
             file.write(b"[]\n" if is_empty else framing["tail"].encode())
 
 
@@ -154,9 +161,9 @@ def _check_end(sign: int, rest: bytes, where: str) -> None:
 
 def _framing(path: Path, end: bytes) -> dict[str, str]:
     """Find the text before, between and after records; records themselves need none of it."""
-    with path.open("rb") as file:
+    with open_stream(path) as file:
         pieces = [piece for piece, _ in zip(split_array(file, str(path)), range(2), strict=False)]
-        file.seek(0)
+    with open_stream(path) as file:
         opening = file.read(_MAX_FRAMING_BYTES)
     if not pieces:
         return dict(_DEFAULT_FRAMING)

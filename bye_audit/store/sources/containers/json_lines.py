@@ -17,6 +17,12 @@ from bye_audit.store.sources.containers.base import (
     StoredRecord,
 )
 from bye_audit.store.sources.containers.json_text import JSON_SPACE
+from bye_audit.store.sources.containers.streams import (
+    create_stream,
+    open_stream,
+    read_compression,
+    read_end,
+)
 
 _BOM = b"\xef\xbb\xbf"
 
@@ -36,22 +42,20 @@ class JsonLines(json_text.JsonRecords):
 
     def describe(self, path: Path) -> dict[str, Any]:
         """Find the file's size and how its lines end."""
-        total = path.stat().st_size
-        with path.open("rb") as file:
+        with open_stream(path) as file:
             first = file.readline(MAX_RECORD_BYTES)
-            file.seek(max(0, total - 1))
-            last = file.read(1)
         framing = {
             "head": "\ufeff" if first.startswith(_BOM) else "",
             "separator": "\r\n" if first.endswith(b"\r\n") else "\n",
-            "ends": last == b"\n",
+            "ends": read_end(path, 1) == b"\n",
         }
-        return {"total": total, "framing": framing}
+        compression = read_compression(path)
+        return {"total": path.stat().st_size, "framing": framing, "compression": compression}
 
     def records(self, path: Path, first_row: int) -> Iterator[SourceRecord]:
         """Read lines one by one; empty ones are no records."""
         row = 0
-        with path.open("rb") as file:
+        with open_stream(path) as file:
             while line := file.readline(MAX_RECORD_BYTES):
                 if len(line) >= MAX_RECORD_BYTES:
                     raise SourceFormatError(
@@ -64,7 +68,7 @@ class JsonLines(json_text.JsonRecords):
                 if not raw:
                     continue
                 if row >= first_row:
-                    yield json_text.parse_record(row, raw, len(line))
+                    yield json_text.parse_record(row, raw, file.advanced())
                 row += 1
 
     def write(
@@ -77,7 +81,7 @@ class JsonLines(json_text.JsonRecords):
         """Write records as lines."""
         framing = description.get("framing") or {"head": "", "separator": "\n", "ends": True}
         separator = framing["separator"].encode()
-        with path.open("wb") as file:
+        with create_stream(path, description.get("compression")) as file:
             file.write(framing["head"].encode())
             is_first = True
             for raw in json_text.restored(records, load_images):
