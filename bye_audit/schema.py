@@ -101,6 +101,7 @@ class QuarantineCode(StrEnum):
     """Why a source record could not become a sample."""
 
     BAD_JSON = "bad_json"
+    BAD_ROW = "bad_row"
     NOT_AN_OBJECT = "not_an_object"
     BAD_CONVERSATION = "bad_conversation"
     BAD_IMAGE_FIELD = "bad_image_field"

@@ -182,7 +182,7 @@ class _Export:
         for row in rows:
             if not row["images"]:
                 continue
-            conversation = dialect.read(container.value_of(row["raw"]))
+            conversation = dialect.read(container.value_of(row["raw"], entry["description"]))
             for reference, digest in zip(conversation.images, row["images"], strict=True):
                 if reference.content is not None or reference.text is None:
                     continue

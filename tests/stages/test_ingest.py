@@ -295,7 +295,8 @@ def write(path: Path, text: str) -> Path:
         ("x.json", '{"data":\n []}', SourceFormatError),
         ("x.json", '[{"id": 1}, {"id"', SourceFormatError),
         ("x.json", '[{"id": 1}] ]', SourceFormatError),
-        ("x.csv", "a,b\n1,2\n", SourceFormatError),
+        ("x.csv", "a,b\n1,2\n", EmptySourceError),
+        ("x.txt", "a,b\n1,2\n", SourceFormatError),
         ("x.parquet", "PAR1", SourceFormatError),
     ],
 )

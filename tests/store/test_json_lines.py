@@ -44,7 +44,7 @@ def test_images_leave_the_text_and_come_back(tmp_path: Path) -> None:
     raw = FORMAT.stored_raw(record, references, [digest])
     assert len(raw) < 500 < len(record.raw)
     assert digest.encode() in raw
-    assert read_turns(FORMAT.value_of(raw)).messages[2]["content"] == answer
+    assert read_turns(FORMAT.value_of(raw, {})).messages[2]["content"] == answer
     stored = [StoredRecord(raw, [digest])]
     FORMAT.write(back, stored, FORMAT.describe(path), lambda _: {digest: content})
     assert back.read_bytes() == path.read_bytes()

@@ -21,7 +21,7 @@ from bye_audit.store.sources.dialects.base import Dialect
 
 AUTO = "auto"
 # A folder's files of the first kind that it has: JSON beside Parquet shards describes them.
-_KINDS = ((".parquet",), (".jsonl", ".ndjson"), (".json",))
+_KINDS = ((".parquet",), (".jsonl", ".ndjson"), (".json",), (".csv", ".tsv"))
 _PACKED = (".gz", ".zst")
 _NUM_LOOKED_AT = 8
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from bye_audit.errors import InputError, SourceFormatError
 from bye_audit.store.sources.containers.base import PEEK_BYTES, Container
+from bye_audit.store.sources.containers.delimited import Delimited
 from bye_audit.store.sources.containers.json_array import JsonArray
 from bye_audit.store.sources.containers.json_lines import JsonLines
 from bye_audit.store.sources.containers.parquet import ParquetRows
@@ -17,7 +18,7 @@ from bye_audit.store.sources.containers.streams import open_stream
 from bye_audit.store.sources.plugins import load_plugins
 
 ENTRY_POINTS = "bye_audit.containers"
-_OWN: tuple[Container, ...] = (ParquetRows(), JsonArray(), JsonLines())
+_OWN: tuple[Container, ...] = (ParquetRows(), JsonArray(), JsonLines(), Delimited())
 
 
 @cache

@@ -75,7 +75,7 @@ class Container(Protocol):
         """Form of a record to keep: everything but the images' bytes."""
         ...
 
-    def value_of(self, raw: bytes) -> object:
+    def value_of(self, raw: bytes, description: dict[str, Any]) -> object:
         """Parse a stored form; embedded images are stand-ins of no use."""
         ...
 

@@ -83,8 +83,9 @@ class ParquetRows:
             errors="surrogatepass"
         )
 
-    def value_of(self, raw: bytes) -> object:
+    def value_of(self, raw: bytes, description: dict[str, Any]) -> object:
         """Parse a stored row; bytes stay the text that stands for them."""
+        del description
         value: object = json.loads(raw, object_hook=_stand_in)
         return value
 

@@ -89,7 +89,7 @@ def _is_sharegpt(record: object) -> bool:
 
 def _is_column(record: object) -> bool:
     return isinstance(record, Mapping) and any(
-        isinstance(record.get(key), str) for key in NAMES.answer
+        isinstance(record.get(key), str) for key in (*NAMES.answer, *NAMES.caption)
     )
 
 
@@ -104,7 +104,9 @@ KNOWN = (
     Dialect(name="llava", title="LLaVA", fits=_is_llava, read=read_turns),
     Dialect(name="sharegpt", title="ShareGPT", fits=_is_sharegpt, read=read_turns),
     Dialect(name="alpaca", title="Alpaca", fits=_is_alpaca, read=read_turns),
-    Dialect(name="columns", title="question and answer", fits=_is_column, read=read_turns),
+    Dialect(
+        name="columns", title="question-and-answer or caption", fits=_is_column, read=read_turns
+    ),
 )
 
 ANY = Dialect(name="any", title="turns of any kind", fits=lambda _: False, read=read_turns)

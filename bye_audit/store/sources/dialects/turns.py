@@ -47,7 +47,7 @@ class Names:
     turns: tuple[str, ...] = ("conversations", "messages", "conversation", "texts")
     role: tuple[str, ...] = ("from", "role")
     text: tuple[str, ...] = ("value", "content", "text")
-    images: tuple[str, ...] = ("images", "image")
+    images: tuple[str, ...] = ("images", "image", "image_path", "file_name")
     videos: tuple[str, ...] = ("videos", "video")
     audios: tuple[str, ...] = ("audios", "audio")
     system: tuple[str, ...] = ("system",)
@@ -57,6 +57,8 @@ class Names:
     answer: tuple[str, ...] = ("answer", "response", "completion", "output", "assistant")
     history: tuple[str, ...] = ("history",)
     """Earlier pairs of question and answer."""
+    caption: tuple[str, ...] = ("caption", "text")
+    """What is said of an image that nobody asks about."""
     roles: Mapping[str, str] = field(default_factory=lambda: dict(ROLES))
     """Ours by the data's own, in small letters."""
 
@@ -146,8 +148,12 @@ class _Reader:
             yield {"role": "system", "content": system}
         turns = _first(record, names.turns)
         question, answer = _first(record, names.question), _first(record, names.answer)
+        caption = _first(record, names.caption)
         if turns is None and isinstance(answer, str):
             yield from self._columns(record, question, answer)
+            return
+        if turns is None and isinstance(caption, str) and _first(record, names.images):
+            yield from _as_exchange(IMAGE_PLACEHOLDER, caption)
             return
         if turns is None and isinstance(question, list) and isinstance(answer, list):
             turns = [*question, *answer]
