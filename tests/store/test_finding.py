@@ -98,6 +98,24 @@ def test_one_record_in_a_file_of_its_own_is_no_catalog(tmp_path: Path) -> None:
     assert (found.container.name, found.dialect.name) == ("jsonl", "llava")
 
 
+def test_patterns_stand_for_paths_in_order(tmp_path: Path) -> None:
+    for number in (1, 2, 10):
+        write_lines(tmp_path / f"s-{number:02d}.jsonl", {"conversations": TURNS})
+    names = {
+        "s-{01..02}.jsonl": ["s-01.jsonl", "s-02.jsonl"],
+        "s-{10,01}.jsonl": ["s-10.jsonl", "s-01.jsonl"],
+        "s-*.jsonl": ["s-01.jsonl", "s-02.jsonl", "s-10.jsonl"],
+        "s-{0?,1[0-9]}.jsonl": ["s-01.jsonl", "s-02.jsonl", "s-10.jsonl"],
+    }
+    for pattern, wanted in names.items():
+        assert [each.path.name for each in find_sources(tmp_path / pattern)] == wanted
+    for pattern in ("s-{01..03}.jsonl", "t-*.jsonl", "{s,t}-*.jsonl", "s-{.jsonl"):
+        with pytest.raises(InputError):
+            find_sources(tmp_path / pattern)
+    odd = write_lines(tmp_path / "a{1,2}*.jsonl", {"conversations": TURNS})
+    assert [each.path for each in find_sources(odd)] == [odd]
+
+
 def test_folders_give_their_files_and_what_is_not_there_is_said(tmp_path: Path) -> None:
     folder = tmp_path / "shards"
     paths = [write_lines(folder / f"{n}.jsonl", {"conversations": TURNS}) for n in (2, 1)]

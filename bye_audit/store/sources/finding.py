@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import glob
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
+
+from braceexpand import braceexpand
 
 from bye_audit.errors import ConfigError, InputError, SourceFormatError
 from bye_audit.store.sources.catalogs import (
@@ -21,9 +24,11 @@ from bye_audit.store.sources.dialects.base import Dialect
 
 AUTO = "auto"
 # A folder's files of the first kind that it has: JSON beside Parquet shards describes them.
-_KINDS = ((".parquet",), (".jsonl", ".ndjson"), (".json",), (".csv", ".tsv"))
+_KINDS = ((".parquet",), (".tar", ".tgz"), (".jsonl", ".ndjson"), (".json",), (".csv", ".tsv"))
 _PACKED = (".gz", ".zst")
 _NUM_LOOKED_AT = 8
+_GLOB_SIGNS = set("*?[")
+_PATTERN_SIGNS = _GLOB_SIGNS | {"{"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,7 +64,7 @@ def find_sources(
     Parameters
     ----------
     given
-        A data file, a catalog that lists some, or a folder of either.
+        A data file, a catalog that lists some, a folder of either, or a pattern for any of these.
     format_name
         Name of a dialect or of a container, or ``auto`` for what the content shows.
     image_root
@@ -78,7 +83,39 @@ def find_sources(
         raise ConfigError(
             f"There is no source format {format_name!r}.", hint=f"Use one of {', '.join(known)}."
         )
-    return [_open(listed, format_name, image_root) for listed in _list_files(given)]
+    return [
+        _open(listed, format_name, image_root)
+        for path in _expand(given)
+        for listed in _list_files(path)
+    ]
+
+
+def _expand(given: Path) -> list[Path]:
+    """Give the paths that a pattern stands for: ``{000..010}`` and ``{a,b}``, then ``*`` and ``?``.
+
+    Raises
+    ------
+    InputError
+        If the pattern stands for nothing, or part of it for nothing.
+    """
+    text = str(given)
+    # What is there by that name is meant by it.
+    if given.exists() or not set(text) & _PATTERN_SIGNS:
+        return [given]
+    try:
+        names = list(braceexpand(text))
+    except ValueError as error:
+        raise InputError(f"{given} has a brace too many or too few.", hint=str(error)) from error
+    found = []
+    for each in names:
+        if not set(each) & _GLOB_SIGNS:
+            found.append(Path(each))
+            continue
+        paths = sorted(glob.glob(each, recursive=True))  # noqa: PTH207 - absolute patterns too
+        if not paths:
+            raise InputError(f"Nothing matches {each}.", hint="Check the pattern of the source.")
+        found += map(Path, paths)
+    return found
 
 
 def _list_files(given: Path) -> list[Listed]:

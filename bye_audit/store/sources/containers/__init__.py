@@ -15,10 +15,17 @@ from bye_audit.store.sources.containers.json_array import JsonArray
 from bye_audit.store.sources.containers.json_lines import JsonLines
 from bye_audit.store.sources.containers.parquet import ParquetRows
 from bye_audit.store.sources.containers.streams import open_stream
+from bye_audit.store.sources.containers.tar import TarShard
 from bye_audit.store.sources.plugins import load_plugins
 
 ENTRY_POINTS = "bye_audit.containers"
-_OWN: tuple[Container, ...] = (ParquetRows(), JsonArray(), JsonLines(), Delimited())
+_OWN: tuple[Container, ...] = (
+    ParquetRows(),
+    TarShard(),
+    JsonArray(),
+    JsonLines(),
+    Delimited(),
+)
 
 
 @cache

@@ -33,6 +33,8 @@ class SourceRecord:
     """Why it does not parse."""
     progress: int
     """How far it brings the reader on, in the container's unit."""
+    parts: Any = None
+    """What its container needs to keep it, where that is more than ``raw``."""
 
 
 @dataclass(frozen=True)
