@@ -33,7 +33,6 @@ from bye_audit.store.tables import AuditTables, sql_text
 STAGE = "ingest"
 _COMMIT_ROWS = 8192
 _COMMIT_BYTES = 64 << 20
-_QUARANTINE_RAW_BYTES = 64 << 10
 
 
 @dataclass
@@ -193,7 +192,7 @@ class SourceJob:
                     "source_row": record.row,
                     "code": str(fault.code),
                     "detail": fault.detail.encode(errors="backslashreplace").decode(),
-                    "raw": raw[:_QUARANTINE_RAW_BYTES],
+                    "raw": raw,
                 }
             )
         else:

@@ -16,8 +16,8 @@ from bye_audit.store.sources.containers.streams import (
     SourceStream,
     create_stream,
     open_stream,
+    read_blank_end,
     read_compression,
-    read_end,
 )
 from bye_audit.store.sources.conversation import BadRecordError, ImageReference
 
@@ -25,7 +25,6 @@ _BOM = "\ufeff"
 _SUFFIXES = (".csv", ".tsv")
 _DELIMITERS = ",\t;|"
 _MAX_ROW_BYTES = 64 << 20
-_END_BYTES = 4096
 # The module's own limit of 131,072 characters is below many an image in base64.
 csv.field_size_limit(_MAX_ROW_BYTES)
 
@@ -58,15 +57,12 @@ class Delimited:
                 f"The first row of {path} does not name two or more columns, all differently.",
                 hint="Put the columns' names there, such as image, question and answer.",
             )
-        end = read_end(path, _END_BYTES).decode(errors="surrogateescape")
-        breaks = end[len(end.rstrip("\r\n")) :]
         return {
             "total": path.stat().st_size,
             "delimiter": delimiter,
             "columns": names,
             "head": head.decode(errors="surrogateescape"),
-            # The first line break is the last row's own.
-            "tail": breaks[2:] if breaks.startswith("\r\n") else breaks[1:],
+            "tail": read_blank_end(path, "\r\n"),
             "compression": read_compression(path),
         }
 

@@ -29,10 +29,9 @@ from bye_audit.store.sources.containers.streams import (
 
 _BOM = b"\xef\xbb\xbf"
 _CHUNK_BYTES = 1 << 20
-_MAX_FRAMING_BYTES = 256
+_MAX_END_BYTES = 1 << 16
 # Whole strings, the quote of an unfinished string, and the signs that structure JSON.
 _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|["{}\[\],]', re.DOTALL)
-_DEFAULT_FRAMING = {"head": "[\n", "separator": ",\n", "tail": "\n]\n"}
 
 
 class JsonArray(json_text.JsonRecords):
@@ -47,22 +46,26 @@ class JsonArray(json_text.JsonRecords):
         return opening.removeprefix(_BOM).lstrip(JSON_SPACE).startswith(b"[")
 
     def describe(self, path: Path) -> dict[str, Any]:
-        """Find the file's size and the white space between its records.
+        """Find what is before the first record and after the last.
 
         Raises
         ------
         SourceFormatError
             If the file is no JSON array or has no end.
         """
-        end = read_end(path, _MAX_FRAMING_BYTES)
+        end = read_end(path, _MAX_END_BYTES)
         if not end.rstrip(JSON_SPACE).endswith(b"]"):
             raise SourceFormatError(
                 f"{path} does not end with the `]` of a JSON array; it may have been cut off.",
                 hint="Fetch the file again, or check that it is a JSON array.",
             )
+        with open_stream(path) as file:
+            opening, start = _open_array(file, str(path))
+        closing = end.rstrip(JSON_SPACE).removesuffix(b"]").rstrip(JSON_SPACE)
         return {
             "total": path.stat().st_size,
-            "framing": _framing(path, end),
+            "head": opening[:start].decode(),
+            "tail": end[len(closing) :].decode(),
             "compression": read_compression(path),
         }
 
@@ -71,8 +74,7 @@ class JsonArray(json_text.JsonRecords):
         with open_stream(path) as file:
             for row, piece in enumerate(split_array(file, str(path))):
                 if row >= first_row:
-                    raw = piece.strip(JSON_SPACE)
-                    yield json_text.parse_record(row, raw, file.advanced())
+                    yield json_text.parse_record(row, piece, file.advanced())
 
     def write(
         self,
@@ -81,19 +83,18 @@ class JsonArray(json_text.JsonRecords):
         description: dict[str, Any],
         load_images: LoadImages,
     ) -> None:
-        """Write records with the white space their source had between them."""
-        framing = description.get("framing") or _DEFAULT_FRAMING
-        with create_stream(path, description.get("compression")) as file:
-            before = framing["head"]
-            for raw in json_text.restored(records, load_images):
-                file.write(before.encode() + raw)
-                before = framing["separator"]
-            is_empty = before == framing["head"]
-            file.write(b"[]\n" if is_empty else framing["tail"].encode())
+        """Write records with the white space that each has around it."""
+        with create_stream(path, description["compression"]) as file:
+            file.write(description["head"].encode())
+            for number, raw in enumerate(json_text.restored(records, load_images)):
+                file.write(b"," * (number > 0) + raw)
+            file.write(description["tail"].encode())
 
 
 def split_array(file: IO[bytes], where: str) -> Iterator[bytes]:
-    """Cut a JSON array into its elements' bytes, surrounding white space included.
+    """Cut a JSON array into its elements' bytes, with the white space around each.
+
+    White space after the last belongs to the end of the array.
 
     Parameters
     ----------
@@ -125,8 +126,8 @@ def split_array(file: IO[bytes], where: str) -> Iterator[bytes]:
                 num_elements += 1
                 start = scan
             elif sign in b"}]":
-                last = buffer[start : token.start()]
-                if last.strip(JSON_SPACE):
+                last = buffer[start : token.start()].rstrip(JSON_SPACE)
+                if last:
                     yield last
                 _check_end(sign, buffer[scan:] + file.read(_CHUNK_BYTES), where)
                 return
@@ -157,29 +158,6 @@ def _open_array(file: IO[bytes], where: str) -> tuple[bytes, int]:
 def _check_end(sign: int, rest: bytes, where: str) -> None:
     if sign != 0x5D or rest.strip(JSON_SPACE):
         raise _broken(where, "something follows the end of its array")
-
-
-def _framing(path: Path, end: bytes) -> dict[str, str]:
-    """Find the text before, between and after records; records themselves need none of it."""
-    with open_stream(path) as file:
-        pieces = [piece for piece, _ in zip(split_array(file, str(path)), range(2), strict=False)]
-    with open_stream(path) as file:
-        opening = file.read(_MAX_FRAMING_BYTES)
-    if not pieces:
-        return dict(_DEFAULT_FRAMING)
-    head = opening[: opening.index(b"[") + 1] + _leading(pieces[0])
-    tail_length = len(end) - len(end.rstrip(JSON_SPACE)[:-1].rstrip(JSON_SPACE))
-    framing = {"head": head, "tail": end[len(end) - tail_length :], "separator": b",\n"}
-    if len(pieces) > 1:
-        trailing = pieces[0][len(pieces[0].rstrip(JSON_SPACE)) :]
-        framing["separator"] = trailing + b"," + _leading(pieces[1])
-    if any(len(part) >= _MAX_FRAMING_BYTES for part in framing.values()):
-        return dict(_DEFAULT_FRAMING)
-    return {name: part.decode() for name, part in framing.items()}
-
-
-def _leading(piece: bytes) -> bytes:
-    return piece[: len(piece) - len(piece.lstrip(JSON_SPACE))]
 
 
 def _broken(where: str, what: str) -> SourceFormatError:

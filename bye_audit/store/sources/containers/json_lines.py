@@ -20,8 +20,8 @@ from bye_audit.store.sources.containers.json_text import JSON_SPACE
 from bye_audit.store.sources.containers.streams import (
     create_stream,
     open_stream,
+    read_blank_end,
     read_compression,
-    read_end,
 )
 
 _BOM = b"\xef\xbb\xbf"
@@ -41,35 +41,37 @@ class JsonLines(json_text.JsonRecords):
         return path.is_file() and (not text or (text.startswith(b"{") and _is_line(text, opening)))
 
     def describe(self, path: Path) -> dict[str, Any]:
-        """Find the file's size and how its lines end."""
+        """Find what is before the first line and after the last."""
         with open_stream(path) as file:
-            first = file.readline(MAX_RECORD_BYTES)
-        framing = {
-            "head": "\ufeff" if first.startswith(_BOM) else "",
-            "separator": "\r\n" if first.endswith(b"\r\n") else "\n",
-            "ends": read_end(path, 1) == b"\n",
+            opening = file.read(len(_BOM))
+        return {
+            "total": path.stat().st_size,
+            "head": "\ufeff" if opening == _BOM else "",
+            "tail": read_blank_end(path, JSON_SPACE.decode()),
+            "compression": read_compression(path),
         }
-        compression = read_compression(path)
-        return {"total": path.stat().st_size, "framing": framing, "compression": compression}
 
     def records(self, path: Path, first_row: int) -> Iterator[SourceRecord]:
-        """Read lines one by one; empty ones are no records."""
-        row = 0
+        """Read lines one by one; empty ones are no records and go with the next."""
+        row, num_blank = 0, 0
+        blank: list[bytes] = []
         with open_stream(path) as file:
             while line := file.readline(MAX_RECORD_BYTES):
-                if len(line) >= MAX_RECORD_BYTES:
+                num_blank += len(line)
+                if num_blank >= MAX_RECORD_BYTES:
                     raise SourceFormatError(
                         f"{path} has a line of more than {MAX_RECORD_BYTES} bytes after record "
                         f"{row}.",
                         hint="Check that the file is JSONL, one record a line.",
                     )
-                raw = line.removeprefix(_BOM) if row == 0 else line
-                raw = raw.strip(JSON_SPACE)
-                if not raw:
+                if row == 0 and not blank:
+                    line = line.removeprefix(_BOM)
+                blank.append(line)
+                if not line.strip(JSON_SPACE):
                     continue
                 if row >= first_row:
-                    yield json_text.parse_record(row, raw, file.advanced())
-                row += 1
+                    yield json_text.parse_record(row, b"".join(blank), file.advanced())
+                row, blank, num_blank = row + 1, [], 0
 
     def write(
         self,
@@ -78,17 +80,12 @@ class JsonLines(json_text.JsonRecords):
         description: dict[str, Any],
         load_images: LoadImages,
     ) -> None:
-        """Write records as lines."""
-        framing = description.get("framing") or {"head": "", "separator": "\n", "ends": True}
-        separator = framing["separator"].encode()
-        with create_stream(path, description.get("compression")) as file:
-            file.write(framing["head"].encode())
-            is_first = True
+        """Write records as the lines they were."""
+        with create_stream(path, description["compression"]) as file:
+            file.write(description["head"].encode())
             for raw in json_text.restored(records, load_images):
-                file.write((b"" if is_first else separator) + raw)
-                is_first = False
-            if framing["ends"] and not is_first:
-                file.write(separator)
+                file.write(raw)
+            file.write(description["tail"].encode())
 
 
 def _is_line(text: bytes, opening: bytes) -> bool:

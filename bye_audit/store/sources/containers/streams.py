@@ -19,6 +19,7 @@ from bye_audit.errors import SourceFormatError
 _MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 _BUFFER_BYTES = 1 << 20
 _GZIP_LEVEL = 6
+_MAX_BLANK_BYTES = 1 << 16
 
 
 def compression_of(opening: bytes) -> str | None:
@@ -83,6 +84,14 @@ def read_end(path: Path, num_bytes: int) -> bytes:
         while chunk := stream.read(_BUFFER_BYTES):
             end = (end + chunk)[-num_bytes:]
     return end
+
+
+def read_blank_end(path: Path, blanks: str) -> str:
+    """Give the lines of nothing but blanks after the last line that is none."""
+    end = read_end(path, _MAX_BLANK_BYTES).decode("ascii", "replace")
+    blank = end[len(end.rstrip(blanks)) :]
+    # Up to the first line break it is the last line's own.
+    return blank.partition("\n")[2]
 
 
 @contextmanager
