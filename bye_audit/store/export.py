@@ -22,7 +22,7 @@ from bye_audit.progress import SILENT, Progress, Task
 from bye_audit.store.border import storage_errors
 from bye_audit.store.source_list import list_sources
 from bye_audit.store.sources.containers import containers
-from bye_audit.store.sources.containers.base import StoredRecord
+from bye_audit.store.sources.containers.base import StoredRecord, in_groups
 from bye_audit.store.sources.dialects import find_dialect
 from bye_audit.store.sources.identity import name_without_number
 from bye_audit.store.sources.images import relative_path
@@ -30,6 +30,9 @@ from bye_audit.store.tables import AuditTables, sql_text
 
 OUTPUT_FORMATS = ("source", "parquet")
 _CLEANED, _PARQUET, _REMOVED = "cleaned", "parquet", "removed.parquet"
+# Records in their source's format that are not in the cleaned split.
+_TAKEN_OUT, _QUARANTINED = "removed", "quarantined"
+_WRITTEN = (_CLEANED, _PARQUET, _REMOVED, _TAKEN_OUT, _QUARANTINED)
 _MARKER = ".bye-audit-export"
 _BATCH_ROWS = 100
 _SHARD_BYTES = 400 << 20
@@ -89,7 +92,9 @@ def export_split(
         The audit directory.
     out_dir
         Gets ``cleaned/`` (source format, images at the paths the records name), ``parquet/``
-        and ``removed.parquet``. What an earlier export wrote there is replaced, nothing else.
+        and ``removed.parquet``; beside them ``removed/`` and ``quarantined/`` with the other
+        records in their source's format. What an earlier export wrote there is replaced, nothing
+        else.
     keep_where, remove_where
         SQL conditions on samples; together they should hold for each sample once.
     formats
@@ -116,14 +121,14 @@ def export_split(
         shutil.rmtree(work_dir, ignore_errors=True)
         work_dir.mkdir()
     export = _Export(tables, work_dir, keep_where)
-    total = num_kept * len(formats) + num_removed
+    total = num_kept * len(formats) + num_removed * (1 + ("source" in formats))
     try:
         with (
             storage_errors(f"write the split to {out_dir}"),
             progress.task("write the split", total) as task,
         ):
             if "source" in formats:
-                export.write_sources(task)
+                export.write_sources(remove_where, task)
             if "parquet" in formats:
                 export.write_parquet(task)
             export.write_removed(remove_where, task)
@@ -144,46 +149,74 @@ class _Export:
         self._written: list[tuple[Path, int]] = []
         self.num_image_files = 0
 
-    def write_sources(self, task: Task) -> None:
-        """Write each source's survivors under its own file name, in its own format."""
+    def write_sources(self, remove_where: str, task: Task) -> None:
+        """Write each source's records under its own file name, in its own format.
+
+        What is removed or quarantined goes to folders of its own, where there is any.
+        """
         sources = list_sources(self._tables)
         folders = _place_sources(sources)
-        (self._folder / _CLEANED).mkdir()
         for name, entry in sources.items():
-            path = self._folder / _CLEANED / folders[name] / _file_name(name)
-            path.parent.mkdir(exist_ok=True)
+            of_source = f"source = {sql_text(name)}"
+            path = Path(folders[name]) / _file_name(name)
             reserved = {
                 _file_name(other).casefold() for other in sources if folders[other] == folders[name]
             }
-            container = containers()[entry["container"]]
-            records = _Counted(self._survivors(name, entry, path.parent, reserved, task))
-            container.write(path, records, entry["description"], self._tables.load_images)
-            self._written.append((path, records.count))
+            folder = (self._folder / _CLEANED / path).parent
+            kept = self._records(f"({self._keep_where}) AND {of_source}", task)
+            kept = self._with_image_files(kept, entry, folder, reserved)
+            self._write_source(Path(_CLEANED, path), entry, kept)
+            removed = f"({remove_where}) AND {of_source}"
+            if self._tables.num_samples(removed):
+                self._write_source(Path(_TAKEN_OUT, path), entry, self._records(removed, task))
+            if self._tables.num_quarantined(of_source):
+                broken = self._tables.scan_quarantine(["raw"], of_source, _BATCH_ROWS)
+                self._write_source(
+                    Path(_QUARANTINED, path),
+                    entry,
+                    (StoredRecord(raw, []) for each in broken for raw in each["raw"].to_pylist()),
+                )
 
-    def _survivors(
-        self, name: str, entry: dict[str, Any], folder: Path, reserved: set[str], task: Task
-    ) -> Iterator[StoredRecord]:
-        where = f"({self._keep_where}) AND source = {sql_text(name)}"
-        columns = ["raw", "images"]
-        for batch in self._tables.scan_samples(columns, where, _BATCH_ROWS):
-            rows = batch.to_pylist()
-            self._write_image_files(rows, entry, folder, reserved)
-            for row in rows:
+    def _write_source(
+        self, path: Path, entry: dict[str, Any], records: Iterator[StoredRecord]
+    ) -> None:
+        target = self._folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        counted = _Counted(records)
+        container = containers()[entry["container"]]
+        container.write(target, counted, entry["description"], self._tables.load_images)
+        self._written.append((target, counted.count))
+
+    def _records(self, where: str, task: Task) -> Iterator[StoredRecord]:
+        for batch in self._tables.scan_samples(["raw", "images"], where, _BATCH_ROWS):
+            for row in batch.to_pylist():
                 yield StoredRecord(row["raw"], row["images"])
-            task.advance(len(rows))
+            task.advance(batch.num_rows)
+
+    def _with_image_files(
+        self,
+        records: Iterator[StoredRecord],
+        entry: dict[str, Any],
+        folder: Path,
+        reserved: set[str],
+    ) -> Iterator[StoredRecord]:
+        """Put the images beside the records that name them, as the records go by."""
+        for group in in_groups(records, _BATCH_ROWS):
+            self._write_image_files(group, entry, folder, reserved)
+            yield from group
 
     def _write_image_files(
-        self, rows: list[dict[str, Any]], entry: dict[str, Any], folder: Path, reserved: set[str]
+        self, records: list[StoredRecord], entry: dict[str, Any], folder: Path, reserved: set[str]
     ) -> None:
         """Put images where the records say they are, relative to the records' file."""
         container = containers()[entry["container"]]
         dialect = find_dialect(entry["format"], entry["options"])
         targets: dict[Path, str] = {}
-        for row in rows:
-            if not row["images"]:
+        for record in records:
+            if not record.images:
                 continue
-            conversation = dialect.read(container.value_of(row["raw"], entry["description"]))
-            for reference, digest in zip(conversation.images, row["images"], strict=True):
+            conversation = dialect.read(container.value_of(record.raw, entry["description"]))
+            for reference, digest in zip(conversation.images, record.images, strict=True):
                 if reference.content is not None or reference.text is None:
                     continue
                 relative = relative_path(reference.text)
@@ -338,7 +371,7 @@ def _refuse_foreign_files(out_dir: Path) -> None:
         )
     if (out_dir / _MARKER).exists():
         return
-    for name in (_CLEANED, _PARQUET, _REMOVED):
+    for name in _WRITTEN:
         if (out_dir / name).exists():
             raise ConfigError(
                 f"{out_dir} holds a {name} that bye-audit did not write.",
@@ -351,7 +384,7 @@ def _move_into_place(work_dir: Path, out_dir: Path) -> None:
     (out_dir / _MARKER).write_text("Written by bye-audit; replaced as a whole.\n", encoding="utf-8")
     old = work_dir / ".old"
     old.mkdir()
-    for name in (_CLEANED, _PARQUET, _REMOVED):
+    for name in _WRITTEN:
         if (out_dir / name).exists():
             (out_dir / name).rename(old / name)
         with suppress(FileNotFoundError):

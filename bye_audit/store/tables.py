@@ -285,6 +285,12 @@ class AuditTables:
         with storage_errors("count quarantined records"):
             return int(self._dataset(schema.QUARANTINE).count_rows(filter=where))
 
+    def scan_quarantine(
+        self, columns: Sequence[str], where: str | None, batch_size: int
+    ) -> Iterator[pa.RecordBatch]:
+        """Read quarantined records' columns in batches, in the order of ingest."""
+        yield from scan(self._dataset(schema.QUARANTINE), columns, where, batch_size)
+
     def quarantine_counts(self, where: str | None = None) -> dict[str, int]:
         """Count quarantined records by code, commonest first."""
         counts: Counter[str] = Counter()

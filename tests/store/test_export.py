@@ -80,12 +80,12 @@ def test_survivors_keep_their_bytes_and_their_order(
 def test_files_are_described_as_they_are(tables: AuditTables, tmp_path: Path) -> None:
     out = tmp_path / "out"
     result = export_split(tables, out, "source_row != 1", "source_row = 1")
-    assert len(result.files) == 5
+    assert len(result.files) == 8
     for file in result.files:
         content = (out / file.path).read_bytes()
         assert hashlib.sha256(content).hexdigest() == file.sha256
         assert len(content) == file.num_bytes
-    assert [file.num_rows for file in result.files] == [4, 2, 2, 8, 3]
+    assert [file.num_rows for file in result.files] == [4, 1, 2, 1, 2, 1, 8, 3]
 
 
 def test_one_source_lies_at_the_top(tmp_path: Path) -> None:
@@ -272,3 +272,48 @@ def test_any_records_survive_as_they_were(
         assert ingest_samples(tables, [source]).num_samples == len(records)
         export_split(tables, folder / "out", "true", "false", formats=["source"])
         assert (folder / "out" / "cleaned" / "x.json").read_bytes() == source.read_bytes()
+
+
+def list_rows(path: Path) -> list[object]:
+    if path.suffix == ".json":
+        return list(json.loads(path.read_text()))
+    if path.suffix == ".parquet":
+        return list(pq.read_table(path).to_pylist())
+    return list(path.read_text().splitlines(keepends=True))
+
+
+def test_what_is_not_kept_lies_beside_it_in_the_same_format(tmp_path: Path) -> None:
+    broken: list[object] = [5, {"id": 1.0, "conversations": []}, llava_record(7, "x", "none.png")]
+    sources = [
+        write_llava_source(tmp_path / "a", 4, indent=2, extra=broken),
+        write_chat_source(tmp_path / "b", 3, seed=1),
+        write_parquet_source(tmp_path / "c", 3, seed=2),
+    ]
+    with sources[1].open("ab") as file:
+        file.write(b'{"cut off\n\x00' + b"0" * 64 + b"\x00\n")
+    tables = AuditTables.create(tmp_path / "audit")
+    summary = ingest_samples(tables, sources)
+    assert summary.num_quarantined == 5
+    export_split(tables, tmp_path / "out", "source_row != 1", "source_row = 1")
+    for number, source in enumerate(sources, 1):
+        place = f"{number:02d}-train/{source.name}"
+        parts = [
+            tmp_path / "out" / folder / place for folder in ("cleaned", "removed", "quarantined")
+        ]
+        assert [path.is_file() for path in parts] == [True, True, number < 3]
+        found = [row for path in parts if path.is_file() for row in list_rows(path)]
+        assert sorted(map(repr, found)) == sorted(map(repr, list_rows(source)))
+        assert len(list_rows(parts[1])) == 1
+
+
+def test_a_parquet_row_that_is_no_text_is_kept_as_it_is(tmp_path: Path) -> None:
+    good = pq.read_table(write_parquet_source(tmp_path / "c", 3, seed=2))
+    names = pa.array([b"a", b"\xff\xfe", b"c"]).view(pa.string())
+    path = tmp_path / "x.parquet"
+    pq.write_table(good.append_column("name", names), path)
+    tables = AuditTables.create(tmp_path / "audit")
+    summary = ingest_samples(tables, [path])
+    assert (summary.num_samples, summary.by_code) == (2, {"bad_row": 1})
+    export_split(tables, tmp_path / "out", "true", "false")
+    (back,) = pq.read_table(tmp_path / "out" / "quarantined" / path.name)["name"].chunks
+    assert back.view(pa.binary()).to_pylist() == [b"\xff\xfe"]

@@ -101,8 +101,7 @@ class ParquetRows:
         with pq.ParquetWriter(path, schema, compression="zstd") as writer:
             for group in in_groups(records, _ROW_GROUP_ROWS):
                 images = load_images([digest for record in group for digest in record.images])
-                rows = [_revive_row(record.raw, schema, images) for record in group]
-                writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+                writer.write_table(_revive_rows([record.raw for record in group], schema, images))
 
 
 def _open(path: Path) -> pq.ParquetFile:
@@ -129,7 +128,8 @@ def _rows(batch: pa.RecordBatch) -> list[tuple[object, BadRecordError | None]]:
         if batch.num_rows > 1:
             # One bad text must not cost the rows around it.
             return [_rows(batch.slice(i, 1))[0] for i in range(batch.num_rows)]
-        return [(None, BadRecordError(QuarantineCode.BAD_JSON, "a text of the row is not UTF-8"))]
+        fault = BadRecordError(QuarantineCode.BAD_ROW, "a text of the row is not UTF-8")
+        return [({_ARROW: _to_text(batch)}, fault)]
 
 
 def _values(batch: pa.RecordBatch) -> list[dict[str, Any]]:
@@ -144,11 +144,19 @@ def _values(batch: pa.RecordBatch) -> list[dict[str, Any]]:
 
 
 def _as_arrow(field: pa.Field, column: pa.Array, index: int) -> dict[str, str]:
-    sink = pa.BufferOutputStream()
     row = pa.record_batch([column.slice(index, 1)], schema=pa.schema([field]))
-    with pa.ipc.new_stream(sink, row.schema) as writer:
-        writer.write_batch(row)
-    return {_ARROW: base64.b64encode(sink.getvalue().to_pybytes()).decode()}
+    return {_ARROW: _to_text(row)}
+
+
+def _to_text(batch: pa.RecordBatch) -> str:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return base64.b64encode(sink.getvalue().to_pybytes()).decode()
+
+
+def _from_text(text: str) -> pa.Table:
+    return pa.ipc.open_stream(base64.b64decode(text)).read_all()
 
 
 def _is_plain(kind: pa.DataType) -> bool:
@@ -189,8 +197,22 @@ def _stand_in(value: dict[str, Any]) -> Any:
     return b"-" if value.keys() <= {_SHA256, _BASE64} and len(value) == 1 else value
 
 
-def _revive_row(raw: bytes, schema: pa.Schema, images: dict[str, bytes]) -> dict[str, Any]:
-    row = json.loads(raw)
+def _revive_rows(raws: list[bytes], schema: pa.Schema, images: dict[str, bytes]) -> pa.Table:
+    """Make rows of their stored forms; those that are no text travel whole."""
+    stored = [json.loads(raw) for raw in raws]
+    whole = [_from_text(row[_ARROW]) if row.keys() == {_ARROW} else None for row in stored]
+    if not any(whole):
+        rows = [_revive_row(row, schema, images) for row in stored]
+        return pa.Table.from_pylist(rows, schema=schema)
+    return pa.concat_tables(
+        pa.Table.from_pylist([_revive_row(row, schema, images)], schema=schema)
+        if table is None
+        else table.cast(schema)
+        for row, table in zip(stored, whole, strict=True)
+    )
+
+
+def _revive_row(row: Any, schema: pa.Schema, images: dict[str, bytes]) -> dict[str, Any]:
     return {field.name: _revive(row[field.name], field.type, images) for field in schema}
 
 
@@ -198,8 +220,7 @@ def _revive(value: Any, kind: pa.DataType, images: dict[str, bytes]) -> Any:
     if value is None:
         return None
     if not _is_plain(kind):
-        reader = pa.ipc.open_stream(base64.b64decode(value[_ARROW]))
-        return reader.read_all().column(0)[0]
+        return _from_text(value[_ARROW]).column(0)[0]
     if pa.types.is_struct(kind):
         return {field.name: _revive(value[field.name], field.type, images) for field in kind}
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
