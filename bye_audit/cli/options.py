@@ -81,7 +81,7 @@ def source_options(command: Command) -> Command:
             metavar="FORMAT",
             help="Whose records they are: llava, sharegpt, alpaca, llama-factory, ms-swift, "
             "qwen-vl, internvl, openai, bedrock, trl, columns or any; or how they lie: json, "
-            "jsonl, parquet, csv, webdataset.",
+            "jsonl, parquet, arrow, csv, webdataset.",
         ),
         click.option(
             "--image-root",

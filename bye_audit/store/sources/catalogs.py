@@ -16,6 +16,8 @@ from bye_audit.errors import InputError
 
 LLAMA_FACTORY_FILE = "dataset_info.json"
 _MAX_CATALOG_BYTES = 16 << 20
+# How LLaMA-Factory says that a dataset is not here.
+_ELSEWHERE = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,8 +87,8 @@ def _read_entries(path: Path) -> list[dict[str, Any]] | None:
     entries = list(value.values())
     if not entries or not all(isinstance(entry, dict) for entry in entries):
         return None
-    is_catalog = any(_is_text(entry, "file_name", "annotation") for entry in entries)
-    return entries if is_catalog or path.name == LLAMA_FACTORY_FILE else None
+    keys = ("file_name", "annotation", *_ELSEWHERE)
+    return entries if any(_is_text(entry, *keys) for entry in entries) else None
 
 
 def _is_text(entry: dict[str, Any], *keys: str) -> bool:

@@ -24,7 +24,14 @@ from bye_audit.store.sources.dialects.base import Dialect
 
 AUTO = "auto"
 # A folder's files of the first kind that it has: JSON beside Parquet shards describes them.
-_KINDS = ((".parquet",), (".tar", ".tgz"), (".jsonl", ".ndjson"), (".json",), (".csv", ".tsv"))
+_KINDS = (
+    (".parquet",),
+    (".arrow",),
+    (".tar", ".tgz"),
+    (".jsonl", ".ndjson"),
+    (".json",),
+    (".csv", ".tsv"),
+)
 _PACKED = (".gz", ".zst")
 _NUM_LOOKED_AT = 8
 _GLOB_SIGNS = set("*?[")
@@ -124,8 +131,11 @@ def _list_files(given: Path) -> list[Listed]:
         return [find_in_catalog(given) or Listed(path=given)] if catalog is None else catalog
     if not given.is_dir():
         raise InputError(f"There is no file {given}.", hint="Check the path of the source.")
-    if (given / LLAMA_FACTORY_FILE).is_file():
-        return _list_files(given / LLAMA_FACTORY_FILE)
+    beside = given / LLAMA_FACTORY_FILE
+    # A folder that `datasets` saved has a file of this name too, which lists nothing.
+    listed = read_catalog(beside) if beside.is_file() else None
+    if listed is not None:
+        return listed
     files = sorted(path for path in given.rglob("*") if path.is_file())
     for kind in _KINDS:
         found = [path for path in files if _unpacked_name(path).endswith(kind)]

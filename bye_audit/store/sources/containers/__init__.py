@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from bye_audit.errors import InputError, SourceFormatError
+from bye_audit.store.sources.containers.arrow_stream import ArrowStream
 from bye_audit.store.sources.containers.base import PEEK_BYTES, Container
 from bye_audit.store.sources.containers.delimited import Delimited
 from bye_audit.store.sources.containers.json_array import JsonArray
@@ -21,6 +22,7 @@ from bye_audit.store.sources.plugins import load_plugins
 ENTRY_POINTS = "bye_audit.containers"
 _OWN: tuple[Container, ...] = (
     ParquetRows(),
+    ArrowStream(),
     TarShard(),
     JsonArray(),
     JsonLines(),
