@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +20,11 @@ from bye_audit.ingest.summary import SourceSummary, ingest_record, summary_of
 from bye_audit.progress import Progress
 from bye_audit.store.source_list import delete_source, list_sources, next_row, record_source
 from bye_audit.store.sources.containers.base import SourceRecord
-from bye_audit.store.sources.conversation import BadRecordError
+from bye_audit.store.sources.conversation import (
+    BadRecordError,
+    Conversation,
+    ImageReference,
+)
 from bye_audit.store.sources.finding import Source
 from bye_audit.store.sources.identity import (
     digest_of_path,
@@ -33,6 +39,9 @@ from bye_audit.store.tables import AuditTables, sql_text
 STAGE = "ingest"
 _COMMIT_ROWS = 8192
 _COMMIT_BYTES = 64 << 20
+# Images are fetched side by side for as many records as this at a time.
+_FETCHED_ROWS = 256
+_FETCHED_BYTES = 16 << 20
 
 
 @dataclass
@@ -152,8 +161,8 @@ class SourceJob:
         pending, rows_read, is_committing, progressed = _Pending(), first_row, False, 0
         try:
             with progress.task(f"ingest {name}", total, self._source.container.unit) as task:
-                for record in self._source.container.records(self._path, first_row):
-                    self._take(name, record, loader, pending)
+                for record, said in self._understood(first_row, loader):
+                    self._take(name, record, said, loader, pending)
                     rows_read = record.row + 1
                     task.advance(record.progress)
                     progressed += record.progress
@@ -174,16 +183,47 @@ class SourceJob:
         self._commit(pending, loader)
         return rows_read
 
+    def _understood(
+        self, first_row: int, loader: ImageLoader
+    ) -> Iterator[tuple[SourceRecord, Conversation | BadRecordError]]:
+        """Read records and take them apart, a few at a time; their images are fetched together."""
+        group: list[tuple[SourceRecord, Conversation | BadRecordError]] = []
+        references: list[ImageReference] = []
+        num_bytes = 0
+        with ThreadPoolExecutor(_count_cores()) as pool:
+            for record in self._source.container.records(self._path, first_row):
+                said = self._understand(record)
+                group.append((record, said))
+                if isinstance(said, Conversation):
+                    references += said.images
+                    num_bytes += sum(map(loader.estimate_bytes, said.images))
+                if len(group) >= _FETCHED_ROWS or num_bytes >= _FETCHED_BYTES:
+                    loader.fetch(references, pool)
+                    yield from group
+                    group, references, num_bytes = [], [], 0
+            loader.fetch(references, pool)
+            yield from group
+
+    def _understand(self, record: SourceRecord) -> Conversation | BadRecordError:
+        try:
+            return record.fault or self._source.dialect.read(record.value)
+        except BadRecordError as fault:
+            return fault
+
     def _take(
-        self, name: str, record: SourceRecord, loader: ImageLoader, pending: _Pending
+        self,
+        name: str,
+        record: SourceRecord,
+        said: Conversation | BadRecordError,
+        loader: ImageLoader,
+        pending: _Pending,
     ) -> None:
         """Make one record a sample or a quarantined record."""
         try:
-            if record.fault is not None:
-                raise record.fault
-            conversation = self._source.dialect.read(record.value)
-            digests = [loader.load(reference) for reference in conversation.images]
-            raw = self._source.container.stored_raw(record, conversation.images, digests)
+            if isinstance(said, BadRecordError):
+                raise said
+            digests = [loader.load(reference) for reference in said.images]
+            raw = self._source.container.stored_raw(record, said.images, digests)
         except BadRecordError as fault:
             raw = record.raw or self._source.container.stored_raw(record, [], [])
             pending.quarantine.append(
@@ -201,11 +241,11 @@ class SourceJob:
                     "sample_id": f"{name}:{record.row}",
                     "source": name,
                     "source_row": record.row,
-                    "source_id": conversation.source_id,
+                    "source_id": said.source_id,
                     "split": self._split,
-                    "messages": conversation.messages,
+                    "messages": said.messages,
                     "images": digests,
-                    "unscorable": conversation.unscorable,
+                    "unscorable": said.unscorable,
                     "raw": raw,
                 }
             )
@@ -258,6 +298,12 @@ class SourceJob:
         return EmptySourceError(
             f"No record of {self._path} can be used ({found}, read as {dialect}).", hint=hint
         )
+
+
+def _count_cores() -> int:
+    """Count the cores that this process may use, where the system tells."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
 def _table(rows: Iterable[dict[str, Any]], table_schema: pa.Schema) -> pa.Table:

@@ -25,6 +25,7 @@ _ADVICE = {
 }
 _QUARANTINE = {
     QuarantineCode.BAD_JSON: "The record is not valid JSON.",
+    QuarantineCode.BAD_ROW: "The row cannot be taken apart, or its text is not UTF-8.",
     QuarantineCode.NOT_AN_OBJECT: "The record is not an object.",
     QuarantineCode.BAD_CONVERSATION: "The conversation has no usable turns.",
     QuarantineCode.BAD_IMAGE_FIELD: "The image field has an unknown form.",

@@ -9,6 +9,8 @@ import io
 import os
 import stat
 import warnings
+from collections.abc import Iterable
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from urllib.parse import unquote
@@ -23,6 +25,8 @@ MAX_IMAGE_PIXELS = 64_000_000
 MAX_IMAGE_BYTES = 128 << 20
 _CACHED_PATHS = 1_000_000
 _DRAFT_SHRINK = 8
+# What is too large is refused here; and a broken head is no news, as the whole image is decoded.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,7 @@ class ImageLoader:
         self._known = known
         self._reserved = reserved_name.casefold()
         self._by_path: dict[str, str] = {}
+        self._fetched: dict[ImageReference, CheckedImage | BadRecordError] = {}
         self.new: dict[str, CheckedImage] = {}
         """Checked images that are not stored yet, by digest."""
         self.new_bytes = 0
@@ -80,6 +85,23 @@ class ImageLoader:
         self._known.update(self.new)
         self.new, self.new_bytes = {}, 0
 
+    def estimate_bytes(self, reference: ImageReference) -> int:
+        """Tell about how much memory it takes to load an image."""
+        if reference.content is not None:
+            return len(reference.content)
+        text = reference.text or ""
+        if text in self._by_path or split_data_url(text) is not None:
+            return len(text)
+        try:
+            return os.stat(os.path.join(self._root, text)).st_size  # noqa: PTH116, PTH118 - hot
+        except (OSError, ValueError):
+            return len(text)
+
+    def fetch(self, references: Iterable[ImageReference], pool: Executor) -> None:
+        """Load and check images side by side; what they are is told by `load`."""
+        wanted = [one for one in dict.fromkeys(references) if one.text not in self._by_path]
+        self._fetched = dict(zip(wanted, pool.map(self._try_to_check, wanted), strict=True))
+
     def load(self, reference: ImageReference) -> str:
         """Load and check one image, and give its sha256.
 
@@ -88,25 +110,44 @@ class ImageLoader:
         BadRecordError
             With the code of what is wrong.
         """
+        text = reference.text
+        is_path = reference.content is None and text is not None and not split_data_url(text)
+        if is_path and text in self._by_path:
+            return self._by_path[text]
+        found = self._fetched.get(reference) or self._try_to_check(reference)
+        if isinstance(found, BadRecordError):
+            raise found
+        digest = found.sha256
+        if digest not in self._known and digest not in self.new:
+            self.new[digest] = found
+            self.new_bytes += len(found.content)
+        if is_path and text is not None:
+            if len(self._by_path) >= _CACHED_PATHS:
+                self._by_path.clear()
+            self._by_path[text] = digest
+        return digest
+
+    def _try_to_check(self, reference: ImageReference) -> CheckedImage | BadRecordError:
+        try:
+            return self._check(*self._read_content(reference))
+        except BadRecordError as fault:
+            return fault
+
+    def _read_content(self, reference: ImageReference) -> tuple[bytes, str]:
+        """Give an image's bytes, and what to call it in a fault."""
         if reference.content is not None:
-            return self._check(reference.content, "the embedded image")
+            return reference.content, "the embedded image"
         assert reference.text is not None, "a reference has bytes or text"
         text = reference.text
         data = split_data_url(text)
         if data is not None:
-            return self._check(_decode_base64(*data), "the data: URL")
+            return _decode_base64(*data), "the data: URL"
         scheme, colon, _ = text.partition("://")
         if colon and scheme.lower() != "file":
             raise BadRecordError(
                 QuarantineCode.IMAGE_REMOTE, f"{_clip(text)} would have to be downloaded"
             )
-        if text in self._by_path:
-            return self._by_path[text]
-        digest = self._check(self._read(text), _clip(text))
-        if len(self._by_path) >= _CACHED_PATHS:
-            self._by_path.clear()
-        self._by_path[text] = digest
-        return digest
+        return self._read(text), _clip(text)
 
     def _read(self, text: str) -> bytes:
         path = self._resolve(text)
@@ -149,7 +190,7 @@ class ImageLoader:
             )
         return resolved
 
-    def _check(self, content: bytes, where: str) -> str:
+    def _check(self, content: bytes, where: str) -> CheckedImage:
         if not content:
             raise BadRecordError(QuarantineCode.IMAGE_EMPTY, f"{where} is empty")
         if len(content) > MAX_IMAGE_BYTES:
@@ -159,11 +200,9 @@ class ImageLoader:
             )
         digest = hashlib.sha256(content).hexdigest()
         if digest in self._known or digest in self.new:
-            return digest
-        file_format, width, height = inspect_image(content, where)
-        self.new[digest] = CheckedImage(digest, content, file_format, width, height)
-        self.new_bytes += len(content)
-        return digest
+            # Checked before.
+            return CheckedImage(digest, content, "", 0, 0)
+        return CheckedImage(digest, content, *inspect_image(content, where))
 
 
 def inspect_image(content: bytes, where: str = "the image") -> tuple[str, int, int]:
@@ -175,9 +214,7 @@ def inspect_image(content: bytes, where: str = "the image") -> tuple[str, int, i
         If it does not decode, or has more than ``MAX_IMAGE_PIXELS``.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            found = _decode(content)
+        found = _decode(content)
     except Image.DecompressionBombError:
         found = None
     except Exception as error:  # noqa: BLE001 - decoders raise anything on hostile bytes
