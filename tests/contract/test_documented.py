@@ -12,6 +12,7 @@ import pytest
 from bye_audit.cli.main import bye_audit
 from bye_audit.config import DetectConfig, FinetuneConfig
 from bye_audit.core.detectors import DETECTORS
+from bye_audit.schema import QuarantineCode
 from bye_audit.store.sources.containers import containers
 from bye_audit.store.sources.dialects import dialects
 
@@ -57,3 +58,9 @@ def test_help_names_every_detector_and_format() -> None:
         assert name in texts["detector"]
     for name in (*dialects(), *containers()):
         assert name in texts["source_format"]
+
+
+def test_every_format_and_code_is_in_the_docs() -> None:
+    page = (ROOT / "docs" / "formats.md").read_text("utf-8")
+    for name in (*dialects(), *containers(), *QuarantineCode):
+        assert f"| `{name}` |" in page

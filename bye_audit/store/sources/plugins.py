@@ -20,16 +20,17 @@ def load_plugins(group: str, kind: type[T]) -> Iterator[T]:
         If it cannot be loaded, or is of another kind.
     """
     for point in entry_points(group=group):
+        package = point.dist.name if point.dist else "a package"
         try:
             found = point.load()
         except Exception as error:  # another package's code may raise anything
             raise ConfigError(
-                f"{point.value}, which {point.dist} offers as {group}, cannot be loaded: {error}.",
-                hint="Mend or uninstall that package.",
+                f"{point.value}, which {package} offers as {group}, cannot be loaded: {error}.",
+                hint=f"Mend or uninstall {package}.",
             ) from error
         if not isinstance(found, kind):
             raise ConfigError(
                 f"{point.value} is no {kind.__name__}, which {group} asks for.",
-                hint="Mend or uninstall the package that offers it.",
+                hint=f"Mend or uninstall {package}.",
             )
         yield found
