@@ -127,7 +127,8 @@ def split_array(file: IO[bytes], where: str) -> Iterator[bytes]:
                 start = scan
             elif sign in b"}]":
                 last = buffer[start : token.start()].rstrip(JSON_SPACE)
-                if last:
+                # What follows a comma is a record, if only an empty one.
+                if last or num_elements:
                     yield last
                 _check_end(sign, buffer[scan:] + file.read(_CHUNK_BYTES), where)
                 return
