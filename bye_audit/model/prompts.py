@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import copy
 import io
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -51,6 +52,12 @@ def decode_image(data: bytes) -> Image.Image:
     raise ConversationError(f"an image of {size} pixels is above the limit")
 
 
+def _pattern_of(tokens: Iterable[str]) -> re.Pattern[str]:
+    """Match any of some tokens, but for blanks and the mark of an image, which texts have."""
+    words = [token for token in tokens if token.strip() and token != IMAGE_PLACEHOLDER]
+    return re.compile("|".join(map(re.escape, words)) or r"(?!)")
+
+
 def decode_conversation(row: Mapping[str, Any], data: Mapping[str, bytes]) -> Conversation:
     """Make a conversation of a stored row's ``messages`` and of the bytes its ``images`` name."""
     digests = row["images"]
@@ -88,6 +95,7 @@ class ConversationEncoder:
         self.stop_ids = stop_ids
         self.image_token_id = image_token_id
         self._answer_type = answer_type
+        self._own_tokens = _pattern_of(processor.tokenizer.all_special_tokens)
         self._takes_parts = self._template_takes_parts()
         self._system_lengths: dict[str, int] = {}
 
@@ -179,6 +187,7 @@ class ConversationEncoder:
         roles = [str(message["role"]) for message in conversation.messages]
         if not roles:
             raise ConversationError("the conversation is empty")
+        self._refuse_own_tokens(texts)
         # An answer's own words are never a place for an image.
         num_placed = [
             0 if role == "assistant" else text.count(IMAGE_PLACEHOLDER)
@@ -199,6 +208,16 @@ class ConversationEncoder:
             messages.append({"role": role, "content": self._content(pieces, lead)})
             counts.append(lead + num_placed[turn])
         return messages, counts
+
+    def _refuse_own_tokens(self, texts: list[str]) -> None:
+        """Refuse texts that would end a turn, begin another or stand for an image.
+
+        The tokenizer makes one token of such words, whoever wrote them, and training obeys it.
+        """
+        for text in texts:
+            found = self._own_tokens.search(text)
+            if found:
+                raise ConversationError(f"a text has {found[0]!r}, a special token of the model")
 
     def _content(self, pieces: list[str], num_leading: int) -> Any:
         if not self._takes_parts:

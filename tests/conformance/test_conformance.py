@@ -13,7 +13,9 @@ from conformance.table import as_page
 PAGE = Path(__file__).parents[2] / "docs" / "conformance.md"
 # Rotations are computed in float32 whatever the model's precision: 150 positions of padding before
 # a prompt move a head's entropy by this much.
-BOUNDS = {"deepseek_ocr2": 2e-5}
+# inkling2 stays below 1e-5 on some processors and reaches 1.1e-5 on others, which multiply matrices
+# in another order.
+BOUNDS = {"deepseek_ocr2": 2e-5, "inkling2": 2e-5}
 REFUSED = {*NO_ANSWERS, "blip", "git"}
 SINGLE_BOUND = 5e-5
 HALF_BOUNDS = {"bfloat16": 0.08, "float16": 0.03}
