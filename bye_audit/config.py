@@ -18,6 +18,11 @@ LayerRuleName = Literal["paper", "reference-code"]
 EntropyName = Literal["renormalised", "literal"]
 
 
+OUTPUT_FORMATS = ("source", "parquet", "jsonl", "llava", "webdataset", "trl")
+"""What kept samples can be written as; all but ``source`` get a folder of their name."""
+DEFAULT_OUTPUTS = ("source", "parquet")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FinetuneConfig:
     """How the provisional adapter is trained (paper, appendix A.2)."""

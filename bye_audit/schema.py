@@ -94,6 +94,7 @@ class Reason(StrEnum):
     NOT_SUSPICIOUS = "not_suspicious"
     NO_DECISION = "dataset_decision_removes_nothing"
     NOT_SCORABLE = "not_scorable"
+    UNSEEN_MEDIA = "unseen_media"
     SCORE_ERROR = "score_error"
 
 

@@ -21,6 +21,8 @@ from bye_audit.cli.progress import make_progress
 from bye_audit.cli.questions import confirm, purify
 from bye_audit.cli.steps import open_audit, show_next
 from bye_audit.config import (
+    DEFAULT_OUTPUTS,
+    OUTPUT_FORMATS,
     DetectConfig,
     FinetuneConfig,
     ScoreConfig,
@@ -209,6 +211,16 @@ bye_audit.add_command(purify)
 @shared.audit_argument
 @click.option("--out", required=True, type=click.Path(file_okay=False), help="Folder to write.")
 @shared.detector_option
+@click.option(
+    "--format",
+    "formats",
+    type=click.Choice(OUTPUT_FORMATS),
+    multiple=True,
+    default=DEFAULT_OUTPUTS,
+    show_default=True,
+    help="What to write the kept samples as; may be given several times. 'source' is the format "
+    "they came in, byte for byte.",
+)
 @shared.detect_options
 @shared.fail_option
 @shared.json_option
@@ -216,13 +228,15 @@ def filter(  # noqa: A001 - the command's own name
     audit: str,
     out: str,
     detector: str,
+    formats: tuple[str, ...],
     fail_on_suspicious: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
     """Decide, and write the cleaned split and its provenance."""
     config = shared.take_config(DetectConfig, options)
-    result = open_audit(audit).filter(out, detector=detector, config=config).filtered
+    opened = open_audit(audit).filter(out, detector=detector, config=config, formats=formats)
+    result = opened.filtered
     assert result is not None
     if as_json:
         output.show_json(result)

@@ -19,7 +19,8 @@ _GENERAL_LIMITS = (
     "A verdict is a suspicion with reasons, not proof: poison can be missed and clean samples can "
     "be removed.",
     "Samples that were not scored were not judged. Those without an image are in the cleaned "
-    "split; those whose scoring failed are withheld from it.",
+    "split; those whose scoring failed, or whose image or video no score looked at, are withheld "
+    "from it.",
 )
 
 

@@ -8,6 +8,7 @@ and the record leaves files whose digests the old record does not match, until i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bye_audit import schema
-from bye_audit.config import DetectConfig
+from bye_audit.config import DEFAULT_OUTPUTS, DetectConfig
 from bye_audit.core.detectors import DETECTORS, Detection, Detector
 from bye_audit.core.opinions import add_opinions, name_confounders
 from bye_audit.errors import ConfigError, InterruptedStageError
@@ -33,13 +34,14 @@ if TYPE_CHECKING:
 
 STAGE = "filter"
 PROVENANCE_NAME = "provenance.json"
-# A text without an image cannot carry an image trigger and stays; a sample whose scoring failed is
-# withheld, or an attacker would only need to make it fail.
+# A text without an image cannot carry an image trigger and stays; a sample whose scoring failed, or
+# whose image or video no score looked at, is withheld, or an attacker would only need to see to
+# that.
 KEPT_WHERE = (
     f"verdict = '{Verdict.KEEP}' OR "
     f"(verdict = '{Verdict.NOT_SCORED}' AND reason = '{Reason.NOT_SCORABLE}')"
 )
-WITHHELD_WHERE = f"verdict = '{Verdict.NOT_SCORED}' AND reason = '{Reason.SCORE_ERROR}'"
+WITHHELD_WHERE = f"verdict = '{Verdict.NOT_SCORED}' AND reason <> '{Reason.NOT_SCORABLE}'"
 REMOVED_WHERE = f"verdict = '{Verdict.REMOVE}' OR ({WITHHELD_WHERE})"
 _UPDATE_ROWS = 500_000
 
@@ -93,6 +95,7 @@ def filter_samples(
     *,
     detector: str,
     config: DetectConfig | None = None,
+    formats: Sequence[str] = DEFAULT_OUTPUTS,
     progress: Progress = SILENT,
 ) -> FilterResult:
     """Judge every sample, write the cleaned split and the record an auditor can check.
@@ -107,6 +110,8 @@ def filter_samples(
         Name in :data:`bye_audit.core.detectors.DETECTORS`.
     config
         Settings of the detection; the paper's when None.
+    formats
+        What to write the kept samples as, of :data:`bye_audit.config.OUTPUT_FORMATS`.
     progress
         Told of each step.
 
@@ -134,9 +139,8 @@ def filter_samples(
             hint=f"Choose one of: {', '.join(sorted(DETECTORS))}.",
         )
     try:
-        return _filter(
-            tables, Path(out_dir), DETECTORS[detector], config or DetectConfig(), progress
-        )
+        chosen, config = DETECTORS[detector], config or DetectConfig()
+        return _filter(tables, Path(out_dir), chosen, config, formats, progress)
     except KeyboardInterrupt as interrupt:
         raise InterruptedStageError(
             f"Filtering of {tables.uri} was stopped before the split was complete.",
@@ -145,7 +149,12 @@ def filter_samples(
 
 
 def _filter(
-    tables: AuditTables, out_dir: Path, detector: Detector, config: DetectConfig, progress: Progress
+    tables: AuditTables,
+    out_dir: Path,
+    detector: Detector,
+    config: DetectConfig,
+    formats: Sequence[str],
+    progress: Progress,
 ) -> FilterResult:
     from bye_audit.store.evidence import read_evidence
     from bye_audit.store.tables import new_run_id
@@ -164,7 +173,7 @@ def _filter(
         detection = name_confounders(detection, scored.evidence)
     _write_verdicts(tables, detector, detection, scored, run_id, progress)
     counts = _count(tables)
-    files = _export(tables, out_dir, counts, progress)
+    files = _export(tables, out_dir, counts, formats, progress)
     provenance = build_provenance(
         tables,
         run_id=run_id,
@@ -253,16 +262,21 @@ def _verdicts_of_scored(
 
 
 def _verdicts_of_unscored(tables: AuditTables, run_id: str) -> pa.Table:
-    rest = tables.read_samples(["sample_id", "score_status"], f"score_status <> '{ScoreStatus.OK}'")
+    import pyarrow.compute as pc
+
+    columns = ["sample_id", "score_status", "images", "unscorable"]
+    rest = tables.read_samples(columns, f"score_status <> '{ScoreStatus.OK}'")
     status = rest["score_status"].to_numpy(zero_copy_only=False)
+    has_image = pc.greater(pc.list_value_length(rest["images"]), 0)
+    is_unseen = pc.or_(has_image, pc.is_valid(rest["unscorable"])).to_numpy(zero_copy_only=False)
     unknown = np.full(rest.num_rows, np.nan)
     return _verdict_table(
         rest["sample_id"],
         verdict=np.full(rest.num_rows, str(Verdict.NOT_SCORED)),
-        reason=np.where(
-            status == str(ScoreStatus.NOT_SCORABLE),
+        reason=np.select(
+            [status != str(ScoreStatus.NOT_SCORABLE), is_unseen],
+            [str(Reason.SCORE_ERROR), str(Reason.UNSEEN_MEDIA)],
             str(Reason.NOT_SCORABLE),
-            str(Reason.SCORE_ERROR),
         ),
         suspicion=unknown,
         score=unknown,
@@ -314,13 +328,17 @@ def _count(tables: AuditTables) -> dict[str, int]:
 
 
 def _export(
-    tables: AuditTables, out_dir: Path, counts: dict[str, int], progress: Progress
+    tables: AuditTables,
+    out_dir: Path,
+    counts: dict[str, int],
+    formats: Sequence[str],
+    progress: Progress,
 ) -> list[dict[str, Any]]:
     """Write the split and see that it holds what was counted."""
     from bye_audit.store.export import export_split
 
     result = export_split(
-        tables, out_dir, keep_where=KEPT_WHERE, remove_where=REMOVED_WHERE, progress=progress
+        tables, out_dir, KEPT_WHERE, REMOVED_WHERE, formats=formats, progress=progress
     )
     num_cleaned = counts["samples"] - counts["removed"] - counts["withheld"]
     assert result.num_kept == num_cleaned, f"{result.num_kept} exported, not {num_cleaned}"

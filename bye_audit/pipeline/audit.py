@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bye_audit.config import (
     DEFAULT_DETECTOR,
+    DEFAULT_OUTPUTS,
     CanaryConfig,
     DetectConfig,
     FinetuneConfig,
@@ -236,6 +237,7 @@ class Audit(QuestionedAudit):
         *,
         detector: str = DEFAULT_DETECTOR,
         config: DetectConfig | None = None,
+        formats: Sequence[str] = DEFAULT_OUTPUTS,
     ) -> Audit:
         """Decide about every sample and write the cleaned split with its provenance.
 
@@ -248,6 +250,8 @@ class Audit(QuestionedAudit):
             ``confirm`` first, ``zip`` needs ``purify``.
         config
             Settings of the detection; the paper's when None.
+        formats
+            What to write the kept samples as, of :data:`bye_audit.config.OUTPUT_FORMATS`.
 
         Returns
         -------
@@ -261,6 +265,7 @@ class Audit(QuestionedAudit):
             Path(out_dir),
             detector=detector,
             config=config or DetectConfig(),
+            formats=formats,
             progress=self.progress,
         )
         return self

@@ -17,9 +17,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bye_audit import schema
+from bye_audit.config import DEFAULT_OUTPUTS, OUTPUT_FORMATS
 from bye_audit.errors import ConfigError
 from bye_audit.progress import SILENT, Progress, Task
 from bye_audit.store.border import storage_errors
+from bye_audit.store.conversion import CONVERSIONS, KeptSample
 from bye_audit.store.source_list import list_sources
 from bye_audit.store.sources.containers import containers
 from bye_audit.store.sources.containers.base import StoredRecord, in_groups
@@ -28,11 +30,10 @@ from bye_audit.store.sources.identity import name_without_number
 from bye_audit.store.sources.images import relative_path
 from bye_audit.store.tables import AuditTables, sql_text
 
-OUTPUT_FORMATS = ("source", "parquet")
 _CLEANED, _PARQUET, _REMOVED = "cleaned", "parquet", "removed.parquet"
 # Records in their source's format that are not in the cleaned split.
 _TAKEN_OUT, _QUARANTINED = "removed", "quarantined"
-_WRITTEN = (_CLEANED, _PARQUET, _REMOVED, _TAKEN_OUT, _QUARANTINED)
+_WRITTEN = (_CLEANED, _PARQUET, _REMOVED, _TAKEN_OUT, _QUARANTINED, *CONVERSIONS)
 _MARKER = ".bye-audit-export"
 _BATCH_ROWS = 100
 _SHARD_BYTES = 400 << 20
@@ -78,7 +79,7 @@ def export_split(
     keep_where: str,
     remove_where: str,
     *,
-    formats: Sequence[str] = OUTPUT_FORMATS,
+    formats: Sequence[str] = DEFAULT_OUTPUTS,
     progress: Progress = SILENT,
 ) -> ExportResult:
     """Write the surviving samples in their source's format and as Parquet, and the removed ones.
@@ -98,7 +99,8 @@ def export_split(
     keep_where, remove_where
         SQL conditions on samples; together they should hold for each sample once.
     formats
-        Which forms of the kept samples to write: ``source``, ``parquet``.
+        Which forms of the kept samples to write, of `bye_audit.config.OUTPUT_FORMATS`; all but
+        ``source`` have a folder of their name.
     progress
         Where to report.
 
@@ -131,6 +133,8 @@ def export_split(
                 export.write_sources(remove_where, task)
             if "parquet" in formats:
                 export.write_parquet(task)
+            for name in CONVERSIONS.keys() & set(formats):
+                export.write_converted(name, task)
             export.write_removed(remove_where, task)
             files = export.finish()
             _move_into_place(work_dir, out_dir)
@@ -239,6 +243,24 @@ class _Export:
             for number, (path, num_rows) in enumerate(shards):
                 name = f"{split}-{number:05d}-of-{len(shards):05d}.parquet"
                 self._written.append((path.rename(path.with_name(name)), num_rows))
+
+    def write_converted(self, name: str, task: Task) -> None:
+        """Write the survivors in another format than theirs."""
+        folder = self._folder / name
+        folder.mkdir()
+        for split in self._splits():
+            self._written += CONVERSIONS[name](folder, split, self._kept_samples(split, task))
+
+    def _kept_samples(self, split: str, task: Task) -> Iterator[KeptSample]:
+        where = f"({self._keep_where}) AND split = {sql_text(split)}"
+        columns = ["sample_id", "messages", "images"]
+        for batch in self._tables.scan_samples(columns, where, _BATCH_ROWS):
+            rows = batch.to_pylist()
+            images = self._tables.load_images([d for row in rows for d in row["images"]])
+            for row in rows:
+                found = [(digest, images[digest]) for digest in row["images"]]
+                yield KeptSample(row["sample_id"], row["messages"], found)
+            task.advance(batch.num_rows)
 
     def _splits(self) -> list[str]:
         splits = {entry["split"] for entry in list_sources(self._tables).values()}
@@ -358,7 +380,7 @@ def _refuse_unknown_formats(formats: Sequence[str]) -> None:
     if unknown:
         raise ConfigError(
             f"There is no output format {unknown[0]!r}.",
-            hint=f"Use {' or '.join(OUTPUT_FORMATS)}.",
+            hint=f"Use one of {', '.join(OUTPUT_FORMATS)}.",
         )
 
 

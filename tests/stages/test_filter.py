@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from support.audits import make_scored_audit, store_heads
@@ -155,6 +156,23 @@ def test_not_scored_is_never_called_clean(tmp_path: Path) -> None:
     assert (result.num_not_scored, result.num_withheld) == (2, 1)
     removed = pq.read_table(tmp_path / "out" / "removed.parquet", columns=["sample_id", "verdict"])
     assert {"sample_id": BROKEN_ID, "verdict": "not_scored"} in removed.to_pylist()
+
+
+def test_an_image_that_no_score_looked_at_is_withheld(tmp_path: Path) -> None:
+    """Or a video beside it would be all that poison needs to get by."""
+    tables = make_ingested_audit(tmp_path)
+    store_scores(tables, collapsed_entropy())
+    unseen = {"train.json:3": "not_scorable", TEXT_ONLY_ID: "not_scorable"}
+    tables.update_samples(
+        pa.table({"sample_id": list(unseen), "score_status": list(unseen.values())})
+    )
+    result = filter_samples(tables, tmp_path / "out", detector="bye")
+    rows = verdicts_by_id(tables)
+    assert rows["train.json:3"]["reason"] == "unseen_media"
+    assert rows[TEXT_ONLY_ID]["reason"] == "not_scorable"
+    assert (result.num_not_scored, result.num_withheld) == (2, 1)
+    cleaned = json.loads((tmp_path / "out" / "cleaned" / "train.json").read_text())
+    assert 3 not in [record["id"] for record in cleaned]
 
 
 def test_a_sample_without_the_sensitive_entropy_is_withheld(tmp_path: Path) -> None:
