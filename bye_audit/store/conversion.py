@@ -15,43 +15,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bye_audit.schema import IMAGE_PLACEHOLDER
+from bye_audit.store.image_features import trl_schema
 
 _SHARD_BYTES = 400 << 20
 _GROUP_ROWS = 100
 _IMAGES = "images"
 _SPEAKERS = {"user": "human", "assistant": "gpt", "system": "system"}
 _MAGIC = {b"\xff\xd8": "jpg", b"\x89PNG": "png", b"GIF8": "gif", b"RIFF": "webp", b"BM": "bmp"}
-_PART = pa.struct([("type", pa.string()), ("text", pa.string())])
-_TRL_SCHEMA = pa.schema(
-    [
-        ("images", pa.list_(pa.struct([("bytes", pa.binary()), ("path", pa.string())]))),
-        ("messages", pa.list_(pa.struct([("role", pa.string()), ("content", pa.list_(_PART))]))),
-    ],
-    metadata={
-        "huggingface": json.dumps(
-            {
-                "info": {
-                    "features": {
-                        "images": {"feature": {"_type": "Image"}, "_type": "List"},
-                        "messages": {
-                            "feature": {
-                                "role": {"dtype": "string", "_type": "Value"},
-                                "content": {
-                                    "feature": {
-                                        "type": {"dtype": "string", "_type": "Value"},
-                                        "text": {"dtype": "string", "_type": "Value"},
-                                    },
-                                    "_type": "List",
-                                },
-                            },
-                            "_type": "List",
-                        },
-                    }
-                }
-            }
-        )
-    },
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,12 +101,12 @@ def to_webdataset(folder: Path, split: str, samples: Iterator[KeptSample]) -> Wr
 
 def to_trl(folder: Path, split: str, samples: Iterator[KeptSample]) -> Written:
     """Write Parquet of ``images`` and ``messages`` whose contents are lists of parts."""
-    left, number = _Ahead(samples), 0
+    left, number, columns = _Ahead(samples), 0, trl_schema()
     while left or not number:
         path, num_rows = folder / f"{split}-{number:05d}.parquet", 0
-        with pq.ParquetWriter(path, _TRL_SCHEMA, compression="zstd") as writer:
+        with pq.ParquetWriter(path, columns, compression="zstd") as writer:
             while rows := list(map(_trl_row, islice(left, _GROUP_ROWS))):
-                writer.write_table(pa.Table.from_pylist(rows, schema=_TRL_SCHEMA))
+                writer.write_table(pa.Table.from_pylist(rows, schema=columns))
                 num_rows += len(rows)
                 if path.stat().st_size >= _SHARD_BYTES:
                     break

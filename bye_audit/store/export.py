@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -22,6 +21,7 @@ from bye_audit.errors import ConfigError
 from bye_audit.progress import SILENT, Progress, Task
 from bye_audit.store.border import storage_errors
 from bye_audit.store.conversion import CONVERSIONS, KeptSample
+from bye_audit.store.image_features import schema_of
 from bye_audit.store.source_list import list_sources
 from bye_audit.store.sources.containers import containers
 from bye_audit.store.sources.containers.base import StoredRecord, in_groups
@@ -39,16 +39,6 @@ _BATCH_ROWS = 100
 _SHARD_BYTES = 400 << 20
 _HASH_CHUNK_BYTES = 1 << 20
 _SCORE_COLUMN = re.compile(r"(entropy_|image_mass_)\d+|answer_logp\w*|num_image_tokens")
-_IMAGE_TYPE = pa.list_(pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
-_TEXT_FEATURE = {"dtype": "string", "_type": "Value"}
-_FEATURES: dict[str, Any] = {
-    "sample_id": _TEXT_FEATURE,
-    "images": {"feature": {"_type": "Image"}, "_type": "List"},
-    "messages": {
-        "feature": {"role": _TEXT_FEATURE, "content": _TEXT_FEATURE},
-        "_type": "List",
-    },
-}
 
 
 @dataclass(frozen=True)
@@ -267,7 +257,7 @@ class _Export:
         return sorted(splits) or ["train"]
 
     def _write_shards(self, split: str, task: Task) -> list[tuple[Path, int]]:
-        table_schema = _with_features(["sample_id", "images", "messages"])
+        table_schema = schema_of(["sample_id", "images", "messages"])
         where = f"({self._keep_where}) AND split = {sql_text(split)}"
         batches = self._tables.scan_samples(table_schema.names, where, _BATCH_ROWS)
         shards: list[tuple[Path, int]] = []
@@ -293,7 +283,7 @@ class _Export:
         extra += [name for name in present if _SCORE_COLUMN.fullmatch(name)]
         columns = ["sample_id", "source", "source_row", "source_id", "messages", "images", *extra]
         fields = self._tables.dataset(schema.SAMPLES).schema
-        table_schema = _with_features(columns, fields)
+        table_schema = schema_of(columns, fields)
         path = self._folder / _REMOVED
         num_rows = 0
         with pq.ParquetWriter(path, table_schema, compression="zstd") as writer:
@@ -353,26 +343,6 @@ def _place_sources(sources: dict[str, dict[str, Any]]) -> dict[str, str]:
 
 def _file_name(source: str) -> str:
     return name_without_number(source).rpartition("/")[2]
-
-
-def _with_features(columns: Sequence[str], stored: pa.Schema | None = None) -> pa.Schema:
-    """Build a schema with the metadata by which ``datasets`` knows image columns."""
-    features, fields = {}, []
-    for name in columns:
-        if name == "images":
-            kind: pa.DataType = _IMAGE_TYPE
-        elif name == "messages":
-            kind = pa.list_(schema.message_type())
-        else:
-            kind = pa.string() if stored is None else stored.field(name).type
-        fields.append(pa.field(name, kind))
-        value = {"dtype": _DTYPES.get(str(kind), str(kind)), "_type": "Value"}
-        features[name] = _FEATURES.get(name, value)
-    text = json.dumps({"info": {"features": features}})
-    return pa.schema(fields, metadata={"huggingface": text})
-
-
-_DTYPES = {"float": "float32", "double": "float64"}
 
 
 def _refuse_unknown_formats(formats: Sequence[str]) -> None:
