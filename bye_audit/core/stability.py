@@ -141,8 +141,11 @@ def resample_mixtures(
     winner_B = bound_BT.argmax(axis=1)
     best = climbed.take(np.arange(num_resamples) * num_tops + winner_B)
     first_B = weights_BG @ summary.values_N / num_values
-    var_B = weights_BG @ summary.values_N**2 / num_values - first_B**2
-    gained_B = 2 * bound_BT.max(axis=1) + np.log(2 * math.pi * var_B) + 1
+    var_B = np.maximum(weights_BG @ summary.values_N**2 / num_values - first_B**2, 0)
+    # A resample may have none of the few values that differ; one mode is as wide then as each of
+    # two has to be.
+    width_B = np.maximum(var_B, VARIANCE_FLOOR)
+    gained_B = 2 * bound_BT.max(axis=1) + np.log(2 * math.pi * width_B) + var_B / width_B
     penalty = (_PARAMETERS_OF_TWO - _PARAMETERS_OF_ONE) * math.log(num_values)
     return ResampledMixtures(
         components=best.ordered().rescaled(mean, spread),
