@@ -136,11 +136,15 @@ def _list_files(given: Path) -> list[Listed]:
     listed = read_catalog(beside) if beside.is_file() else None
     if listed is not None:
         return listed
-    files = sorted(path for path in given.rglob("*") if path.is_file())
-    for kind in _KINDS:
-        found = [path for path in files if _unpacked_name(path).endswith(kind)]
+    # Data files only are remembered: there may be millions of images beside them.
+    of_kind: dict[tuple[str, ...], list[Path]] = {kind: [] for kind in _KINDS}
+    for path in given.rglob("*"):
+        for kind, found in of_kind.items():
+            if _unpacked_name(path).endswith(kind) and path.is_file():
+                found.append(path)
+    for found in of_kind.values():
         if found:
-            return [Listed(path=path) for path in found]
+            return [Listed(path=path) for path in sorted(found)]
     suffixes = ", ".join(suffix for kind in _KINDS for suffix in kind)
     raise SourceFormatError(
         f"The folder {given} holds no {suffixes} files.",
