@@ -16,7 +16,7 @@ from support.sources import draw_png
 from bye_audit.errors import SourceFormatError
 from bye_audit.ingest import ingest_samples
 from bye_audit.store.export import export_split
-from bye_audit.store.sources.containers import recognise_container
+from bye_audit.store.sources.containers import recognise_container, tar
 from bye_audit.store.sources.containers.base import StoredRecord
 from bye_audit.store.sources.containers.tar import TarShard
 from bye_audit.store.sources.dialects.turns import read_turns
@@ -181,6 +181,16 @@ def test_an_archive_that_is_not_whole_is_refused(tmp_path: Path, how: str, is_pa
     spoilt = spoil(whole, how)
     path.write_bytes(gzip.compress(spoilt) if is_packed else spoilt)
     with pytest.raises(SourceFormatError, match="not a readable tar"):
+        list(FORMAT.records(path, 0))
+
+
+def test_a_sample_without_end_is_refused_before_memory_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    members = [(f"a.{number}.png", bytes(1000)) for number in range(20)]
+    path = write_members(tmp_path / "x.tar", members)
+    monkeypatch.setattr(tar, "MAX_RECORD_BYTES", 10_000)
+    with pytest.raises(SourceFormatError, match="over 10000 bytes"):
         list(FORMAT.records(path, 0))
 
 

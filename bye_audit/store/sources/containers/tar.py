@@ -109,7 +109,7 @@ class TarShard:
         loose: list[_Member] = []
         with open_stream(path) as file:
             for key, group in groupby(_members(file, path), key=lambda member: member.key):
-                members = [*loose, *group]
+                members = [*loose, *_bounded(group, path)]
                 if not key:
                     loose = members
                     continue
@@ -198,6 +198,16 @@ def _members(file: SourceStream, path: Path) -> Iterator[_Member]:
     except tarfile.TarError as error:
         raise _broken(path, str(error)) from error
     _check_end(tape, file, path)
+
+
+def _bounded(members: Iterable[_Member], path: Path) -> Iterator[_Member]:
+    """Give the members of one sample, unless they are more than memory should hold."""
+    num_bytes = 0
+    for member in members:
+        num_bytes += len(member.header) + len(member.content)
+        if num_bytes > MAX_RECORD_BYTES:
+            raise _broken(path, f"the sample of {member.name!r} has over {MAX_RECORD_BYTES} bytes")
+        yield member
 
 
 def _read_content(tape: _Tape, info: tarfile.TarInfo, path: Path) -> bytes:
