@@ -107,7 +107,7 @@ def _draw_scores(cells: Sequence[MadeCell]) -> Figure | None:
                 _histogram(grid[1, column], logp_N - base_N, truth_N, "gain, nats a token")
         for axes in grid[:, 0]:
             axes.set_ylabel("share of its kind")
-        grid[0, 0].legend(fontsize=8, loc="upper left")
+        grid[0, 0].legend(fontsize=8, loc="best")
         return figure
 
 
