@@ -160,7 +160,6 @@ def _unpacked_name(path: Path) -> str:
 def _open(listed: Listed, format_name: str, image_root: Path | None) -> Source:
     if format_name in containers():
         container = containers()[format_name]
-        container.describe(listed.path)
     else:
         container = recognise_container(listed.path)
     if format_name in dialects():

@@ -6,14 +6,21 @@ import base64
 import hashlib
 import json
 import math
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pyarrow as pa
 
 from bye_audit.schema import QuarantineCode
-from bye_audit.store.sources.containers.base import SourceRecord
+from bye_audit.store.sources.containers.base import (
+    LoadImages,
+    SourceRecord,
+    StoredRecord,
+    in_groups,
+)
 from bye_audit.store.sources.conversation import BadRecordError, ImageReference
 
+_ROW_GROUP_ROWS = 100
 _SHA256, _BASE64, _ARROW = "$sha256", "$base64", "$arrow"
 
 
@@ -124,7 +131,16 @@ def _stand_in(value: dict[str, Any]) -> Any:
     return b"-" if value.keys() <= {_SHA256, _BASE64} and len(value) == 1 else value
 
 
-def revive_rows(raws: list[bytes], schema: pa.Schema, images: dict[str, bytes]) -> pa.Table:
+def revived(
+    records: Iterable[StoredRecord], schema: pa.Schema, load_images: LoadImages
+) -> Iterator[pa.Table]:
+    """Make tables of stored records, each as large as a row group with images should be."""
+    for group in in_groups(records, _ROW_GROUP_ROWS):
+        images = load_images([digest for record in group for digest in record.images])
+        yield _revive_rows([record.raw for record in group], schema, images)
+
+
+def _revive_rows(raws: list[bytes], schema: pa.Schema, images: dict[str, bytes]) -> pa.Table:
     """Make rows of their stored forms; those that are no text travel whole."""
     stored = [json.loads(raw) for raw in raws]
     whole = [_from_text(row[_ARROW]) if row.keys() == {_ARROW} else None for row in stored]

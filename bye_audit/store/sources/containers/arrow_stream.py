@@ -9,11 +9,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from bye_audit.errors import SourceFormatError
 from bye_audit.store.sources.containers.arrow_rows import (
     ArrowRows,
     read_rows,
-    revive_rows,
+    revived,
     schema_from_text,
     schema_to_text,
 )
@@ -21,11 +20,11 @@ from bye_audit.store.sources.containers.base import (
     LoadImages,
     SourceRecord,
     StoredRecord,
-    in_groups,
+    unreadable,
 )
 
 _STREAM, _FILE = b"\xff\xff\xff\xff", b"ARROW1"
-_READ_ROWS, _WRITTEN_ROWS = 64, 100
+_READ_ROWS = 64
 # Without these the folder is none that `load_from_disk` opens.
 _BESIDE = ("state.json", "dataset_info.json")
 _MAX_BESIDE_BYTES = 4 << 20
@@ -83,9 +82,8 @@ class ArrowStream(ArrowRows):
         """Write rows under the schema of their source, and what lay beside it."""
         schema = schema_from_text(description["arrow_schema"])
         with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
-            for group in in_groups(records, _WRITTEN_ROWS):
-                images = load_images([digest for record in group for digest in record.images])
-                writer.write_table(revive_rows([record.raw for record in group], schema, images))
+            for table in revived(records, schema, load_images):
+                writer.write_table(table)
         for name, text in description["beside"].items():
             path.with_name(name).write_text(text, encoding="utf-8")
 
@@ -102,10 +100,7 @@ def _batches(path: Path) -> Iterator[tuple[pa.Schema, Iterator[pa.RecordBatch]]]
                 stream = pa.ipc.open_stream(source)
                 yield stream.schema, iter(stream)
     except (pa.ArrowException, OSError) as error:
-        raise SourceFormatError(
-            f"{path} is not readable Arrow: {' '.join(str(error).split())[:200]}.",
-            hint="Fetch the file again; nothing of it was kept.",
-        ) from error
+        raise unreadable(path, "Arrow", error) from error
 
 
 def _read_beside(path: Path) -> Iterator[tuple[str, str]]:

@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from bye_audit.errors import SourceFormatError
 from bye_audit.store.sources.conversation import BadRecordError, ImageReference
 
 MAX_RECORD_BYTES = 512 << 20
@@ -90,6 +91,14 @@ class Container(Protocol):
     ) -> None:
         """Write records as a new file of this layout."""
         ...
+
+
+def unreadable(path: Path, kind: str, error: Exception) -> SourceFormatError:
+    """Say that a file is not what it seems, with what its reader says of it."""
+    return SourceFormatError(
+        f"{path} is not readable {kind}: {' '.join(str(error).split())[:200]}.",
+        hint="Fetch the file again; nothing of it was kept.",
+    )
 
 
 def in_groups(records: Iterable[StoredRecord], size: int) -> Iterator[list[StoredRecord]]:

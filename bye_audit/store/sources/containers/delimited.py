@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from bye_audit.errors import SourceFormatError
 from bye_audit.schema import QuarantineCode
-from bye_audit.store.sources.containers.base import LoadImages, SourceRecord, StoredRecord
-from bye_audit.store.sources.containers.json_text import restored, without_images
+from bye_audit.store.sources.containers.base import SourceRecord
+from bye_audit.store.sources.containers.json_text import TextRecords
 from bye_audit.store.sources.containers.streams import (
     SourceStream,
-    create_stream,
     open_stream,
     read_blank_end,
     read_compression,
 )
-from bye_audit.store.sources.conversation import BadRecordError, ImageReference
+from bye_audit.store.sources.conversation import BadRecordError
 
 _BOM = "\ufeff"
 _SUFFIXES = (".csv", ".tsv")
@@ -29,7 +28,7 @@ _MAX_ROW_BYTES = 64 << 20
 csv.field_size_limit(_MAX_ROW_BYTES)
 
 
-class Delimited:
+class Delimited(TextRecords):
     """Rows of cells, with the columns' names in the first."""
 
     name = "csv"
@@ -48,15 +47,7 @@ class Delimited:
         SourceFormatError
             If the first row names no columns, or two alike.
         """
-        delimiter = _find_delimiter(path)
-        with open_stream(path) as file:
-            head, names = next(_Rows(file, delimiter, path), (b"", []))
-        named = [name for name in names if name]
-        if len(named) < 2 or len(set(named)) < len(named):
-            raise SourceFormatError(
-                f"The first row of {path} does not name two or more columns, all differently.",
-                hint="Put the columns' names there, such as image, question and answer.",
-            )
+        delimiter, head, names = _read_head(path)
         return {
             "total": path.stat().st_size,
             "delimiter": delimiter,
@@ -68,10 +59,9 @@ class Delimited:
 
     def records(self, path: Path, first_row: int) -> Iterator[SourceRecord]:
         """Read rows one by one; blank lines are no records."""
-        description = self.describe(path)
-        names = description["columns"]
+        delimiter, _, names = _read_head(path)
         with open_stream(path) as file:
-            rows = _Rows(file, description["delimiter"], path)
+            rows = _Rows(file, delimiter, path)
             next(rows)
             for row, (raw, cells) in enumerate(rows):
                 if row >= first_row:
@@ -79,32 +69,12 @@ class Delimited:
                     value = _as_record(cells, names) if fault is None else None
                     yield SourceRecord(row, raw, value, fault, file.advanced())
 
-    def stored_raw(
-        self, record: SourceRecord, references: list[ImageReference], digests: list[str]
-    ) -> bytes:
-        """Keep the row's own bytes, images inside them left out."""
-        return without_images(record.raw, references, digests)
-
     def value_of(self, raw: bytes, description: dict[str, Any]) -> object:
         """Parse a stored row."""
         # Only \n ends a line here, as in the file; text has many more signs that might.
         lines = io.StringIO(raw.decode(), newline="\n")
         cells = next(row for row in csv.reader(lines, delimiter=description["delimiter"]) if row)
         return _as_record(cells, description["columns"])
-
-    def write(
-        self,
-        path: Path,
-        records: Iterable[StoredRecord],
-        description: dict[str, Any],
-        load_images: LoadImages,
-    ) -> None:
-        """Write rows below the first row of their source."""
-        with create_stream(path, description["compression"]) as file:
-            file.write(description["head"].encode(errors="surrogateescape"))
-            for raw in restored(records, load_images):
-                file.write(raw)
-            file.write(description["tail"].encode())
 
 
 class _Rows:
@@ -145,6 +115,20 @@ class _Rows:
             f"{self._path} is not a readable table: {what}.",
             hint="Check its quotes and line breaks; nothing of it was kept.",
         )
+
+
+def _read_head(path: Path) -> tuple[str, bytes, list[str]]:
+    """Give what separates cells, the first row's own bytes and the names of columns in it."""
+    delimiter = _find_delimiter(path)
+    with open_stream(path) as file:
+        head, names = next(_Rows(file, delimiter, path), (b"", []))
+    named = [name for name in names if name]
+    if len(named) < 2 or len(set(named)) < len(named):
+        raise SourceFormatError(
+            f"The first row of {path} does not name two or more columns, all differently.",
+            hint="Put the columns' names there, such as image, question and answer.",
+        )
+    return delimiter, head, names
 
 
 def _find_delimiter(path: Path) -> str:

@@ -7,7 +7,7 @@ bytes, so that what survives the filter is written back unchanged.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,13 +15,10 @@ from bye_audit.errors import SourceFormatError
 from bye_audit.store.sources.containers import json_text
 from bye_audit.store.sources.containers.base import (
     MAX_RECORD_BYTES,
-    LoadImages,
     SourceRecord,
-    StoredRecord,
 )
 from bye_audit.store.sources.containers.json_text import JSON_SPACE
 from bye_audit.store.sources.containers.streams import (
-    create_stream,
     open_stream,
     read_compression,
     read_end,
@@ -40,6 +37,7 @@ class JsonArray(json_text.JsonRecords):
     name = "json"
     title = "JSON array"
     unit = "bytes"
+    separator = b","
 
     def recognises(self, path: Path, opening: bytes) -> bool:
         """Tell by the opening bracket."""
@@ -75,20 +73,6 @@ class JsonArray(json_text.JsonRecords):
             for row, piece in enumerate(split_array(file, str(path))):
                 if row >= first_row:
                     yield json_text.parse_record(row, piece, file.advanced())
-
-    def write(
-        self,
-        path: Path,
-        records: Iterable[StoredRecord],
-        description: dict[str, Any],
-        load_images: LoadImages,
-    ) -> None:
-        """Write records with the white space that each has around it."""
-        with create_stream(path, description["compression"]) as file:
-            file.write(description["head"].encode())
-            for number, raw in enumerate(json_text.restored(records, load_images)):
-                file.write(b"," * (number > 0) + raw)
-            file.write(description["tail"].encode())
 
 
 def split_array(file: IO[bytes], where: str) -> Iterator[bytes]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,10 @@ from bye_audit.store.sources.containers import json_text
 from bye_audit.store.sources.containers.base import (
     MAX_RECORD_BYTES,
     PEEK_BYTES,
-    LoadImages,
     SourceRecord,
-    StoredRecord,
 )
 from bye_audit.store.sources.containers.json_text import JSON_SPACE
 from bye_audit.store.sources.containers.streams import (
-    create_stream,
     open_stream,
     read_blank_end,
     read_compression,
@@ -72,20 +69,6 @@ class JsonLines(json_text.JsonRecords):
                 if row >= first_row:
                     yield json_text.parse_record(row, b"".join(blank), file.advanced())
                 row, blank, num_blank = row + 1, [], 0
-
-    def write(
-        self,
-        path: Path,
-        records: Iterable[StoredRecord],
-        description: dict[str, Any],
-        load_images: LoadImages,
-    ) -> None:
-        """Write records as the lines they were."""
-        with create_stream(path, description["compression"]) as file:
-            file.write(description["head"].encode())
-            for raw in json_text.restored(records, load_images):
-                file.write(raw)
-            file.write(description["tail"].encode())
 
 
 def _is_line(text: bytes, opening: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""What JSON containers share: parsing under limits, and raw text without the images inside it."""
+"""What containers of text share: records without the images inside them, and JSON under limits."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import binascii
 import json
 import re
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from bye_audit.schema import QuarantineCode
@@ -16,6 +17,7 @@ from bye_audit.store.sources.containers.base import (
     StoredRecord,
     in_groups,
 )
+from bye_audit.store.sources.containers.streams import create_stream
 from bye_audit.store.sources.conversation import BadRecordError, ImageReference
 from bye_audit.store.sources.images import split_data_url
 
@@ -76,14 +78,35 @@ def _is_canonical(payload: bytes) -> bool:
         return False
 
 
-class JsonRecords:
-    """How formats whose records are JSON text keep a record and read it back."""
+class TextRecords:
+    """How formats whose records are text keep a record, and write records back as they were."""
+
+    separator = b""
+    """What stands between two records and is part of neither."""
 
     def stored_raw(
         self, record: SourceRecord, references: list[ImageReference], digests: list[str]
     ) -> bytes:
         """Keep the record's own bytes, images inside them left out."""
         return without_images(record.raw, references, digests)
+
+    def write(
+        self,
+        path: Path,
+        records: Iterable[StoredRecord],
+        description: dict[str, Any],
+        load_images: LoadImages,
+    ) -> None:
+        """Write records, with all that each has around it, between the source's head and tail."""
+        with create_stream(path, description["compression"]) as file:
+            file.write(description["head"].encode(errors="surrogateescape"))
+            for number, raw in enumerate(restored(records, load_images)):
+                file.write(self.separator * (number > 0) + raw)
+            file.write(description["tail"].encode())
+
+
+class JsonRecords(TextRecords):
+    """How formats whose records are JSON text read a stored record."""
 
     def value_of(self, raw: bytes, description: dict[str, Any]) -> object:
         """Parse a stored record, in which stand-ins may be."""

@@ -9,11 +9,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bye_audit.errors import SourceFormatError
 from bye_audit.store.sources.containers.arrow_rows import (
     ArrowRows,
     read_rows,
-    revive_rows,
+    revived,
     schema_from_text,
     schema_to_text,
 )
@@ -21,11 +20,10 @@ from bye_audit.store.sources.containers.base import (
     LoadImages,
     SourceRecord,
     StoredRecord,
-    in_groups,
+    unreadable,
 )
 
 _READ_ROWS = 256
-_ROW_GROUP_ROWS = 100
 
 
 class ParquetRows(ArrowRows):
@@ -65,7 +63,7 @@ class ParquetRows(ArrowRows):
             try:
                 batch = next(batches, None)
             except (pa.ArrowException, OSError) as error:
-                raise _broken(path, error) from error
+                raise unreadable(path, "Parquet", error) from error
             if batch is None:
                 return
             for value, fault in read_rows(batch):
@@ -83,20 +81,12 @@ class ParquetRows(ArrowRows):
         """Write rows under the schema of their source."""
         schema = schema_from_text(description["arrow_schema"])
         with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-            for group in in_groups(records, _ROW_GROUP_ROWS):
-                images = load_images([digest for record in group for digest in record.images])
-                writer.write_table(revive_rows([record.raw for record in group], schema, images))
+            for table in revived(records, schema, load_images):
+                writer.write_table(table)
 
 
 def _open(path: Path) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
-        raise _broken(path, error) from error
-
-
-def _broken(path: Path, error: Exception) -> SourceFormatError:
-    return SourceFormatError(
-        f"{path} is not readable Parquet: {' '.join(str(error).split())[:200]}.",
-        hint="Fetch the file again; nothing of it was kept.",
-    )
+        raise unreadable(path, "Parquet", error) from error

@@ -14,7 +14,7 @@ from typing import IO, Any
 
 import pyarrow as pa
 
-from bye_audit.errors import SourceFormatError
+from bye_audit.store.sources.containers.base import unreadable
 
 _MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 _BUFFER_BYTES = 1 << 20
@@ -67,10 +67,7 @@ def open_stream(path: Path) -> Iterator[SourceStream]:
         except OSError as error:
             if compression is None:
                 raise
-            raise SourceFormatError(
-                f"{path} is not readable {compression}: {' '.join(str(error).split())[:200]}.",
-                hint="Fetch the file again; nothing of it was kept.",
-            ) from error
+            raise unreadable(path, compression, error) from error
 
 
 def read_end(path: Path, num_bytes: int) -> bytes:
